@@ -1,0 +1,204 @@
+package jmoe.ops;
+
+import org.jspecify.annotations.Nullable;
+
+/**
+ * How a token's logits become experts and weights. The steps of {@link Kernels#route}: score, select, normalise,
+ * multiply by {@code factor}, drop what exceeds the capacity.
+ *
+ * @param numExperts E: expert ids are 0..E-1; identity experts, if any, have the highest ids
+ * @param topK K: experts per token
+ * @param score how a logit becomes a score
+ * @param selection which experts a token gets
+ * @param normalisation how the scores of the selected experts become weights
+ * @param factor multiplies the weights last (routed scaling factor)
+ * @param weightOnInput true if the weight multiplies the expert's input (Llama 4), false for its output
+ * @param capacity bound on the tokens of an expert, or null
+ * @param tokenType which tokens this router serves; {@link #ALL_TOKENS} for every one
+ */
+public record RouterConfig(
+        int numExperts,
+        int topK,
+        Score score,
+        Selection selection,
+        Normalisation normalisation,
+        double factor,
+        boolean weightOnInput,
+        @Nullable Capacity capacity,
+        int tokenType) {
+    /** The {@link #tokenType} of a router that serves every token. */
+    public static final int ALL_TOKENS = -1;
+
+    /** How a logit z becomes a score. */
+    public enum Score {
+        /** exp(z_e) / sum_j exp(z_j) over all experts. */
+        SOFTMAX,
+        /** 1 / (1 + exp(-z)). */
+        SIGMOID
+    }
+
+    /**
+     * Which experts a token gets. Candidates are ordered by score plus selection bias (without a bias: by logit,
+     * which gives the same order and cannot saturate); equal candidates by the lower id; NaN below every number.
+     */
+    public sealed interface Selection {
+        /** The K best. */
+        record TopK() implements Selection {}
+
+        /**
+         * The K best within the best groups of consecutive experts (DeepSeek-V2 and V3).
+         *
+         * @param numGroups groups; divides E
+         * @param topGroups groups that stay
+         * @param groupScore how a group is judged
+         */
+        record GroupLimited(int numGroups, int topGroups, GroupScore groupScore)
+                implements Selection {}
+
+        /**
+         * Two argmaxes; the weight of each is a softmax over the experts within {@code 2 jitter} of the maximum,
+         * relative to max(|z|, maximum) (Phi-3.5-MoE). Score and normalisation do not apply.
+         *
+         * @param jitter half the relative width of the band
+         */
+        record SparseMixer(double jitter) implements Selection {}
+
+        /**
+         * Expert i n + j has the logit a_i + b_j (Doge). The logits are [tokens, 2n] in memory, read as [2, tokens,
+         * n] as the original does, so a token's logits depend on the number of tokens.
+         *
+         * @param numKeys n; E = n^2
+         */
+        record ProductKeys(int numKeys) implements Selection {}
+    }
+
+    /** How a group of experts is judged. */
+    public enum GroupScore {
+        /** By its best candidate. */
+        MAX,
+        /** By the sum of its two best candidates. */
+        TOP2_SUM
+    }
+
+    /** How the scores s of the K selected experts become weights. */
+    public sealed interface Normalisation {
+        /** The scores themselves. */
+        record None() implements Normalisation {}
+
+        /**
+         * s / (sum s + epsilon). With softmax scores and epsilon 0 this is the softmax over the selected logits.
+         *
+         * @param epsilon added to the sum
+         */
+        record Sum(double epsilon) implements Normalisation {}
+
+        /**
+         * s / max(sum s, min).
+         *
+         * @param min lower bound of the divisor
+         */
+        record ClampedSum(double min) implements Normalisation {}
+
+        /**
+         * s / (sum s^p)^(1/p).
+         *
+         * @param p order of the norm
+         */
+        record PNorm(double p) implements Normalisation {}
+    }
+
+    /**
+     * At most {@code limit(tokens)} tokens per expert. The k-th choices of all tokens queue behind all earlier
+     * choices, dropped ones included; a dropped slot keeps its id and gets weight 0.
+     *
+     * @param maxTokens the limit, if {@code tokenFraction} is NaN
+     * @param tokenFraction the limit as a share of the tokens, rounded up; NaN for a fixed limit
+     * @param byProbability true if tokens queue by falling best score, false if by position
+     * @param normaliseAfter true if weights are normalised over the slots that are kept
+     */
+    public record Capacity(
+            int maxTokens, double tokenFraction, boolean byProbability, boolean normaliseAfter) {
+        /**
+         * The limit for a batch.
+         *
+         * @param tokens tokens of the batch
+         * @return tokens per expert
+         */
+        public long limit(long tokens) {
+            return Double.isNaN(tokenFraction)
+                    ? maxTokens
+                    : (long) Math.ceil(tokenFraction * tokens);
+        }
+    }
+
+    /** Checks the choices against each other. */
+    public RouterConfig {
+        if (numExperts < 1 || topK < 1 || topK > numExperts) {
+            throw new IllegalArgumentException(
+                    "topK: expected 1 to numExperts=" + numExperts + ", got " + topK);
+        }
+        switch (selection) {
+            case Selection.GroupLimited g -> {
+                if (g.numGroups < 1
+                        || numExperts % g.numGroups != 0
+                        || g.topGroups < 1
+                        || g.topGroups > g.numGroups
+                        || (long) numExperts / g.numGroups * g.topGroups < topK) {
+                    throw new IllegalArgumentException(
+                            "selection: expected numGroups dividing numExperts="
+                                    + numExperts
+                                    + " and topGroups holding at least topK="
+                                    + topK
+                                    + " experts, got "
+                                    + g);
+                }
+            }
+            case Selection.SparseMixer m -> {
+                if (topK != 2) {
+                    throw new IllegalArgumentException(
+                            "topK: expected 2 with SparseMixer, got " + topK);
+                }
+            }
+            case Selection.ProductKeys p -> {
+                if ((long) p.numKeys * p.numKeys != numExperts) {
+                    throw new IllegalArgumentException(
+                            "numKeys: expected its square to be numExperts="
+                                    + numExperts
+                                    + ", got "
+                                    + p.numKeys);
+                }
+            }
+            case Selection.TopK t -> {}
+        }
+    }
+
+    /**
+     * The common rule: softmax over all experts, the K best, optionally renormalised.
+     *
+     * @param numExperts E
+     * @param topK K
+     * @param renormalise whether the K weights sum to 1
+     * @return the rule
+     */
+    public static RouterConfig softmaxTopK(int numExperts, int topK, boolean renormalise) {
+        return new RouterConfig(
+                numExperts,
+                topK,
+                Score.SOFTMAX,
+                new Selection.TopK(),
+                renormalise ? new Normalisation.Sum(0) : new Normalisation.None(),
+                1,
+                false,
+                null,
+                ALL_TOKENS);
+    }
+
+    /**
+     * Columns of the logits.
+     *
+     * @return E, or 2n with product keys
+     */
+    public int numLogits() {
+        return selection instanceof Selection.ProductKeys p ? 2 * p.numKeys : numExperts;
+    }
+}

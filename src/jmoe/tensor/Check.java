@@ -1,0 +1,181 @@
+package jmoe.tensor;
+
+import java.lang.foreign.MemorySegment;
+
+/**
+ * Every argument check of the operations and its message: {@code topkIds: expected I32 [tokens=4096, topK=8],
+ * got I32 [4096, 6]}. Checks run before any work is queued and allocate nothing when they pass.
+ */
+public final class Check {
+    private Check() {}
+
+    /**
+     * A tensor of one dimension.
+     *
+     * @param name parameter name
+     * @param tensor the argument
+     * @param dtype expected type
+     * @param dim what the dimension counts
+     * @param length its expected length
+     */
+    public static void vector(String name, Tensor tensor, DType dtype, String dim, long length) {
+        if (tensor.dtype() != dtype || tensor.rank() != 1 || tensor.dim(0) != length) {
+            throw mismatch(name, dtype + " [" + dim + "=" + length + "]", tensor);
+        }
+        accessible(name, tensor);
+    }
+
+    /**
+     * A tensor of two dimensions.
+     *
+     * @param name parameter name
+     * @param tensor the argument
+     * @param dtype expected type
+     * @param rowDim what the first dimension counts
+     * @param rows its expected length
+     * @param columnDim what the second dimension counts
+     * @param columns its expected length
+     */
+    public static void matrix(
+            String name,
+            Tensor tensor,
+            DType dtype,
+            String rowDim,
+            long rows,
+            String columnDim,
+            long columns) {
+        if (tensor.dtype() != dtype
+                || tensor.rank() != 2
+                || tensor.dim(0) != rows
+                || tensor.dim(1) != columns) {
+            throw mismatch(
+                    name,
+                    dtype + " [" + rowDim + "=" + rows + ", " + columnDim + "=" + columns + "]",
+                    tensor);
+        }
+        accessible(name, tensor);
+    }
+
+    /**
+     * A matrix of any floating-point type.
+     *
+     * @param name parameter name
+     * @param tensor the argument
+     * @param rowDim what the first dimension counts
+     * @param rows its expected length
+     * @param columnDim what the second dimension counts
+     * @param columns its expected length
+     */
+    public static void floatMatrix(
+            String name, Tensor tensor, String rowDim, long rows, String columnDim, long columns) {
+        if (!tensor.dtype().isFloating()
+                || tensor.rank() != 2
+                || tensor.dim(0) != rows
+                || tensor.dim(1) != columns) {
+            throw mismatch(
+                    name,
+                    "F32, F16, BF16 or F64 ["
+                            + rowDim
+                            + "="
+                            + rows
+                            + ", "
+                            + columnDim
+                            + "="
+                            + columns
+                            + "]",
+                    tensor);
+        }
+        accessible(name, tensor);
+    }
+
+    /**
+     * A tensor of any floating-point type and a given rank.
+     *
+     * @param name parameter name
+     * @param tensor the argument
+     * @param dims what the dimensions count, for the message, for example {@code "[tokens, hidden]"}
+     * @param rank number of dimensions
+     */
+    public static void floating(String name, Tensor tensor, String dims, int rank) {
+        if (!tensor.dtype().isFloating() || tensor.rank() != rank) {
+            throw mismatch(name, "F32, F16, BF16 or F64 " + dims, tensor);
+        }
+        accessible(name, tensor);
+    }
+
+    /**
+     * An argument that is not what was expected.
+     *
+     * @param name parameter name
+     * @param expected type and shape in words
+     * @param tensor the argument
+     * @return the exception to throw
+     */
+    public static IllegalArgumentException mismatch(String name, String expected, Tensor tensor) {
+        return new IllegalArgumentException(
+                name + ": expected " + expected + ", got " + tensor.describe());
+    }
+
+    /**
+     * An output: writable memory that shares no byte with an input.
+     *
+     * @param name parameter name of the output
+     * @param output the output
+     * @param inputName parameter name of the input
+     * @param input the input
+     */
+    public static void disjoint(String name, Tensor output, String inputName, Tensor input) {
+        long outputFrom = output.data().address();
+        long inputFrom = input.data().address();
+        if (output.numElements() > 0
+                && input.numElements() > 0
+                && outputFrom < inputFrom + input.numBytes()
+                && inputFrom < outputFrom + output.numBytes()) {
+            throw new IllegalArgumentException(
+                    name + ": expected memory of its own, got memory shared with " + inputName);
+        }
+    }
+
+    /**
+     * Memory that may be written.
+     *
+     * @param name parameter name
+     * @param output the output
+     */
+    public static void writable(String name, Tensor output) {
+        if (output.data().isReadOnly()) {
+            throw new IllegalArgumentException(
+                    name + ": expected writable memory, got a read-only segment");
+        }
+    }
+
+    /**
+     * Host memory.
+     *
+     * @param name parameter name
+     * @param tensor the argument
+     */
+    public static void host(String name, Tensor tensor) {
+        if (tensor.isDevice()) {
+            throw new IllegalArgumentException(
+                    name
+                            + ": expected host memory, got "
+                            + tensor.describe()
+                            + " on a device; copy it to the host first");
+        }
+    }
+
+    private static void accessible(String name, Tensor tensor) {
+        MemorySegment data = tensor.data();
+        if (!data.scope().isAlive()) {
+            throw new IllegalStateException(
+                    name + ": its arena is closed; keep the arena open while the tensor is used");
+        }
+        if (!data.isAccessibleBy(Thread.currentThread())) {
+            throw new WrongThreadException(
+                    name
+                            + ": belongs to the confined arena of another thread; use Arena.ofShared() or call from"
+                            + " the owner");
+        }
+    }
+}

@@ -1,0 +1,334 @@
+package jmoe.tensor;
+
+import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
+
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.util.Arrays;
+
+/**
+ * A view of off-heap memory as a dense row-major array. It owns nothing: whoever owns the arena or the device
+ * allocation keeps it alive while the view is used. Sizes are 64-bit throughout.
+ *
+ * <p>A device tensor holds an address in a zero-length segment, so that reading it on the host throws instead of
+ * crashing the JVM. Views are immutable and may be shared between threads; the memory follows its arena's rules.
+ */
+public final class Tensor {
+    /** Alignment of {@link #allocate}: a cache line and the widest vector. */
+    public static final long ALIGNMENT_BYTES = 64;
+
+    private final MemorySegment data;
+    private final DType dtype;
+    private final long[] shape;
+    private final long numElements;
+    private final boolean device;
+
+    private Tensor(MemorySegment data, DType dtype, long[] shape, long numElements, boolean device) {
+        this.data = data;
+        this.dtype = dtype;
+        this.shape = shape;
+        this.numElements = numElements;
+        this.device = device;
+    }
+
+    /**
+     * Views host memory.
+     *
+     * @param data off-heap memory of at least the tensor's bytes; any alignment
+     * @param dtype element type
+     * @param shape dimensions, outermost first; none for a scalar
+     * @return a view of the first bytes of {@code data}
+     * @throws IllegalArgumentException if the segment is on the heap or too small, or the shape is invalid
+     */
+    public static Tensor of(MemorySegment data, DType dtype, long... shape) {
+        long elements = count(shape);
+        long bytes = numBytes(dtype, elements, shape);
+        if (!data.isNative()) {
+            throw new IllegalArgumentException(
+                    "data: expected off-heap memory, got a heap array; allocate it from an Arena or copy it there");
+        }
+        if (data.byteSize() < bytes) {
+            throw new IllegalArgumentException(
+                    "data: expected at least "
+                            + bytes
+                            + " bytes for "
+                            + describe(dtype, shape)
+                            + ", got "
+                            + data.byteSize());
+        }
+        MemorySegment exact = data.byteSize() == bytes ? data : data.asSlice(0, bytes);
+        return new Tensor(exact, dtype, shape.clone(), elements, false);
+    }
+
+    /**
+     * Views device memory.
+     *
+     * @param address device address
+     * @param dtype element type
+     * @param shape dimensions, outermost first
+     * @return a view that the host cannot read
+     */
+    public static Tensor device(long address, DType dtype, long... shape) {
+        long elements = count(shape);
+        numBytes(dtype, elements, shape);
+        return new Tensor(MemorySegment.ofAddress(address), dtype, shape.clone(), elements, true);
+    }
+
+    /**
+     * Allocates zeroed memory, aligned to {@link #ALIGNMENT_BYTES}.
+     *
+     * @param arena owner of the memory
+     * @param dtype element type
+     * @param shape dimensions, outermost first
+     * @return a view of all of it
+     */
+    public static Tensor allocate(Arena arena, DType dtype, long... shape) {
+        long bytes = numBytes(dtype, count(shape), shape);
+        return of(arena.allocate(bytes, ALIGNMENT_BYTES), dtype, shape);
+    }
+
+    private static long count(long[] shape) {
+        long elements = 1;
+        boolean empty = false;
+        for (long dim : shape) {
+            if (dim < 0) {
+                throw new IllegalArgumentException(
+                        "shape: expected dimensions >= 0, got " + Arrays.toString(shape));
+            }
+            empty |= dim == 0;
+        }
+        for (long dim : shape) {
+            if (Math.multiplyHigh(elements, dim) != 0 || elements * dim < 0) {
+                if (empty) {
+                    return 0;
+                }
+                throw new IllegalArgumentException(
+                        "shape: " + Arrays.toString(shape) + " has more than 2^63 - 1 elements");
+            }
+            elements *= dim;
+        }
+        return elements;
+    }
+
+    private static long numBytes(DType dtype, long elements, long[] shape) {
+        if (dtype.blockElements() > 1
+                && (shape.length == 0 || shape[shape.length - 1] % dtype.blockElements() != 0)) {
+            throw new IllegalArgumentException(
+                    "shape: expected a last dimension in whole blocks of "
+                            + dtype.blockElements()
+                            + " for "
+                            + dtype
+                            + ", got "
+                            + Arrays.toString(shape));
+        }
+        return dtype.numBytes(elements);
+    }
+
+    /**
+     * The memory.
+     *
+     * @return exactly {@link #numBytes} bytes; zero-length for a device tensor
+     */
+    public MemorySegment data() {
+        return data;
+    }
+
+    /**
+     * Element type.
+     *
+     * @return the type
+     */
+    public DType dtype() {
+        return dtype;
+    }
+
+    /**
+     * Dimensions.
+     *
+     * @return a copy, outermost first
+     */
+    public long[] shape() {
+        return shape.clone();
+    }
+
+    /**
+     * Number of dimensions.
+     *
+     * @return 0 for a scalar
+     */
+    public int rank() {
+        return shape.length;
+    }
+
+    /**
+     * One dimension.
+     *
+     * @param axis 0 is the outermost
+     * @return its length
+     */
+    public long dim(int axis) {
+        return shape[axis];
+    }
+
+    /**
+     * Product of the dimensions.
+     *
+     * @return elements, 1 for a scalar
+     */
+    public long numElements() {
+        return numElements;
+    }
+
+    /**
+     * Bytes of all elements.
+     *
+     * @return bytes, also of a device tensor
+     */
+    public long numBytes() {
+        return dtype.numBytes(numElements);
+    }
+
+    /**
+     * Whether the memory is on a device.
+     *
+     * @return true if only a device backend can use it
+     */
+    public boolean isDevice() {
+        return device;
+    }
+
+    /**
+     * Views consecutive entries of the first dimension.
+     *
+     * @param from first entry
+     * @param entries number of entries
+     * @return a view of shape [entries, rest...]
+     * @throws IndexOutOfBoundsException if the range does not lie in the first dimension
+     */
+    public Tensor slice(long from, long entries) {
+        if (from < 0 || entries < 0 || from > shape[0] - entries) {
+            throw new IndexOutOfBoundsException(
+                    "slice: entries " + from + " to " + (from + entries) + " of " + describe());
+        }
+        long[] sliced = shape.clone();
+        sliced[0] = entries;
+        long entryElements = shape[0] == 0 ? 0 : numElements / shape[0];
+        long offsetBytes = dtype.numBytes(from * entryElements);
+        long elements = entries * entryElements;
+        MemorySegment part =
+                device
+                        ? MemorySegment.ofAddress(data.address() + offsetBytes)
+                        : data.asSlice(offsetBytes, dtype.numBytes(elements));
+        return new Tensor(part, dtype, sliced, elements, device);
+    }
+
+    /**
+     * Views one entry of the first dimension.
+     *
+     * @param index entry
+     * @return a view without the first dimension
+     */
+    public Tensor row(long index) {
+        return slice(index, 1).reshape(Arrays.copyOfRange(shape, 1, shape.length));
+    }
+
+    /**
+     * Views the same elements in another shape.
+     *
+     * @param newShape dimensions with the same product
+     * @return a view of the same memory
+     * @throws IllegalArgumentException if the number of elements differs
+     */
+    public Tensor reshape(long... newShape) {
+        long elements = count(newShape);
+        if (elements != numElements) {
+            throw new IllegalArgumentException(
+                    "reshape: expected "
+                            + numElements
+                            + " elements as in "
+                            + describe()
+                            + ", got "
+                            + Arrays.toString(newShape));
+        }
+        numBytes(dtype, elements, newShape);
+        return new Tensor(data, dtype, newShape.clone(), elements, device);
+    }
+
+    /**
+     * Reads a floating-point element.
+     *
+     * @param index position in row-major order
+     * @return its value, exactly
+     */
+    public double getDouble(long index) {
+        return Floats.get(data, dtype, index);
+    }
+
+    /**
+     * Reads a floating-point element.
+     *
+     * @param index position in row-major order
+     * @return its value; F64 is rounded
+     */
+    public float getFloat(long index) {
+        return (float) Floats.get(data, dtype, index);
+    }
+
+    /**
+     * Rounds a number to the type and stores it.
+     *
+     * @param index position in row-major order
+     * @param value the number
+     */
+    public void setDouble(long index, double value) {
+        Floats.set(data, dtype, index, value);
+    }
+
+    /**
+     * Reads an integer element.
+     *
+     * @param index position in row-major order
+     * @return its value; unsigned types are zero-extended
+     */
+    public long getLong(long index) {
+        return Floats.getInteger(data, dtype, index);
+    }
+
+    /**
+     * Reads an I32 element.
+     *
+     * @param index position in row-major order
+     * @return its value
+     */
+    public int getInt(long index) {
+        return data.get(JAVA_INT_UNALIGNED, index * 4);
+    }
+
+    /**
+     * Stores an I32 element.
+     *
+     * @param index position in row-major order
+     * @param value the number
+     */
+    public void setInt(long index, int value) {
+        data.set(JAVA_INT_UNALIGNED, index * 4, value);
+    }
+
+    /**
+     * Type and shape for messages.
+     *
+     * @return for example {@code F32 [7, 44]}
+     */
+    public String describe() {
+        return describe(dtype, shape);
+    }
+
+    private static String describe(DType dtype, long[] shape) {
+        return dtype + " " + Arrays.toString(shape);
+    }
+
+    @Override
+    public String toString() {
+        return describe() + (device ? " on device" : "");
+    }
+}

@@ -9,9 +9,14 @@ package jmoe.ops;
 public record Activation(Kind kind, float limit) {
     /** The functions; g and u are the gate and up halves, of ungated kinds there is only u. */
     public enum Kind {
-        /** silu(g) u, with silu(g) = g sigmoid(g). Shazeer 2020, "GLU Variants Improve Transformer". */
+        /**
+         * silu(g) u, with silu(g) = g sigmoid(g). Shazeer 2020, "GLU Variants Improve Transformer".
+         */
         SWIGLU(true),
-        /** g' sigmoid(1.702 g') (u' + 1), with g' = min(g, limit) and u' = clamp(u, -limit, limit); gpt-oss. */
+        /**
+         * g' sigmoid(1.702 g') (u' + 1), with g' = min(g, limit) and u' = clamp(u, -limit, limit);
+         * gpt-oss.
+         */
         CLAMPED_SWIGLU(true),
         /** silu(u). */
         SILU(false),

@@ -3,11 +3,12 @@ package jmoe.ops;
 import jmoe.tensor.Check;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
+
 import org.jspecify.annotations.Nullable;
 
 /**
- * A bank of experts of one size, in the one layout that all backends read: output features before input features,
- * gate rows before up rows. A shared expert is a bank of one.
+ * A bank of experts of one size, in the one layout that all backends read: output features before
+ * input features, gate rows before up rows. A shared expert is a bank of one.
  *
  * @param gateUp F32, F16 or BF16 [E, 2I, H], or [E, I, H] if the activation is not gated
  * @param down same type [E, H, I]
@@ -53,8 +54,7 @@ public record ExpertWeights(
                     "gateUpBias", gateUpBias, DType.F32, "numExperts", experts, "gateUp", columns);
         }
         if (downBias != null) {
-            Check.matrix(
-                    "downBias", downBias, DType.F32, "numExperts", experts, "hidden", hidden);
+            Check.matrix("downBias", downBias, DType.F32, "numExperts", experts, "hidden", hidden);
         }
     }
 

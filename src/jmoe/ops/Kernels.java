@@ -1,16 +1,18 @@
 package jmoe.ops;
 
 import jmoe.tensor.Tensor;
+
 import org.jspecify.annotations.Nullable;
 
 /**
- * The six operations of a MoE layer. A backend is one class that implements them; the plain loops of
- * {@code jmoe.reference} say what they mean, and every backend is tested against those.
+ * The six operations of a MoE layer. A backend is one class that implements them; the plain loops
+ * of {@code jmoe.reference} say what they mean, and every backend is tested against those.
  *
- * <p><b>Common rules.</b> Floating-point arguments may be F32, F16, BF16 (the reference: also F64), each
- * independently; sums are accumulated in at least F32 and rounded once to the output's type. Matrices are dense and
- * row-major. Outputs are overwritten, never accumulated into, and must not share memory with inputs unless a
- * parameter says so. Arguments are checked before any work starts:
+ * <p><b>Common rules.</b> Floating-point arguments may be F32, F16, BF16 (the reference: also F64),
+ * each independently; sums are accumulated in at least F32 and rounded once to the output's type.
+ * Matrices are dense and row-major. Outputs are overwritten, never accumulated into, and must not
+ * share memory with inputs unless a parameter says so. Arguments are checked before any work
+ * starts:
  *
  * <ul>
  *   <li>{@link IllegalArgumentException} for a wrong type or shape, shared or read-only outputs;
@@ -19,23 +21,26 @@ import org.jspecify.annotations.Nullable;
  *   <li>{@link UnsupportedOperationException} if the backend lacks the type.
  * </ul>
  *
- * <p>Each call gives the same bits when repeated, for any number of threads; a row of the output depends only on
- * the token it belongs to, not on the batch (except with capacity or product keys in {@link #route}). An instance
- * may be used by several threads; calls then run one after the other.
+ * <p>Each call gives the same bits when repeated, for any number of threads; a row of the output
+ * depends only on the token it belongs to, not on the batch (except with capacity or product keys
+ * in {@link #route}). An instance may be used by several threads; calls then run one after the
+ * other.
  */
 public interface Kernels extends AutoCloseable {
     /**
      * Selects experts: {@code topkIds, topkWeights = rule(logits)}.
      *
-     * <p>A NaN logit is never selected while there are K others, and makes the weights NaN that depend on it; ids
-     * stay unique and in range whatever the logits. With product keys, the K best sums are exact.
+     * <p>A NaN logit is never selected while there are K others, and makes the weights NaN that
+     * depend on it; ids stay unique and in range whatever the logits. With product keys, the K best
+     * sums are exact.
      *
      * @param logits in, F32 or F64 [tokens, numLogits]
      * @param config the rule
      * @param selectionBias in, F32 [numExperts], or null
-     * @param tokenTypes in, I32 [tokens], or null; with {@link RouterConfig#tokenType} set, the other tokens get
-     *     ids -1 and weights 0
-     * @param routing out: topkIds, by falling candidate, and topkWeights; the other tensors are not touched
+     * @param tokenTypes in, I32 [tokens], or null; with {@link RouterConfig#tokenType} set, the
+     *     other tokens get ids -1 and weights 0
+     * @param routing out: topkIds, by falling candidate, and topkWeights; the other tensors are not
+     *     touched
      */
     void route(
             Tensor logits,
@@ -58,27 +63,30 @@ public interface Kernels extends AutoCloseable {
      *
      * @param x in, [tokens, H]
      * @param routing in: rowToSlot, expertOffsets (for the number of rows)
-     * @param weights in, F32 [tokens, topK] by slot, or null for 1; the product is rounded to the type of rows
+     * @param weights in, F32 [tokens, topK] by slot, or null for 1; the product is rounded to the
+     *     type of rows
      * @param rows out, [tokens * topK, H]; rows past the last are not touched
      */
     void permute(Tensor x, Routing routing, @Nullable Tensor weights, Tensor rows);
 
     /**
-     * Multiplies each expert's rows by its matrix: {@code y[r] = x[r] weight[e]^T + bias[e]} for {@code
-     * expertOffsets[e] <= r < expertOffsets[e + 1]}. With one group this is a dense linear layer.
+     * Multiplies each expert's rows by its matrix: {@code y[r] = x[r] weight[e]^T + bias[e]} for
+     * {@code expertOffsets[e] <= r < expertOffsets[e + 1]}. With one group this is a dense linear
+     * layer.
      *
      * @param x in, [rows, K]
      * @param weight in, [G, N, K]
      * @param bias in, F32 [G, N], or null
-     * @param expertOffsets in, I32 [G + 1]; first entry 0, rising, last at most rows (not checked on a device)
+     * @param expertOffsets in, I32 [G + 1]; first entry 0, rising, last at most rows (not checked
+     *     on a device)
      * @param y out, [rows, N]; rows past the last offset are not touched
      */
     void groupedGemm(
             Tensor x, Tensor weight, @Nullable Tensor bias, Tensor expertOffsets, Tensor y);
 
     /**
-     * Applies the activation: {@code hidden[r] = activation(gateUp[r])}, gate in the first I columns, up in the
-     * others.
+     * Applies the activation: {@code hidden[r] = activation(gateUp[r])}, gate in the first I
+     * columns, up in the others.
      *
      * @param gateUp in, [rows, 2I], or [rows, I] if the activation is not gated
      * @param activation the function
@@ -88,9 +96,9 @@ public interface Kernels extends AutoCloseable {
     void swiglu(Tensor gateUp, Activation activation, Tensor expertOffsets, Tensor hidden);
 
     /**
-     * Sums rows back into tokens, in slot order: {@code y[t] = addend[t] + factor * sum_k w[t,k] v[t,k]}, where v
-     * is {@code rows[slotToRow[t,k]]}, or {@code identity[t]} for an id of {@code firstIdentity} or above. A slot
-     * without a row or with weight 0 adds nothing.
+     * Sums rows back into tokens, in slot order: {@code y[t] = addend[t] + factor * sum_k w[t,k]
+     * v[t,k]}, where v is {@code rows[slotToRow[t,k]]}, or {@code identity[t]} for an id of {@code
+     * firstIdentity} or above. A slot without a row or with weight 0 adds nothing.
      *
      * @param rows in, [tokens * topK, H]
      * @param routing in: slotToRow; topkIds if identity is given
@@ -99,11 +107,7 @@ public interface Kernels extends AutoCloseable {
      * @param y out, [tokens, H]; may be the same tensor as the addend
      */
     void unpermute(
-            Tensor rows,
-            Routing routing,
-            @Nullable Tensor weights,
-            Residual residual,
-            Tensor y);
+            Tensor rows, Routing routing, @Nullable Tensor weights, Residual residual, Tensor y);
 
     /**
      * What {@link #unpermute} adds besides the experts' rows.
@@ -129,7 +133,9 @@ public interface Kernels extends AutoCloseable {
         }
     }
 
-    /** Releases threads and memory of the backend; later calls throw {@link IllegalStateException}. */
+    /**
+     * Releases threads and memory of the backend; later calls throw {@link IllegalStateException}.
+     */
     @Override
     default void close() {}
 }

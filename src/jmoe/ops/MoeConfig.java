@@ -7,15 +7,19 @@ import java.util.List;
  *
  * @param family model type as in config.json
  * @param hidden H: width of the layer's input and output
- * @param expertHidden width of the routed experts' input and output: H, or less with latent projections
+ * @param expertHidden width of the routed experts' input and output: H, or less with latent
+ *     projections
  * @param numExperts routed experts with weights, per token type
- * @param numIdentityExperts experts without weights that return their input; their ids follow the others'
+ * @param numIdentityExperts experts without weights that return their input; their ids follow the
+ *     others'
  * @param activation of every expert
  * @param routers one per token type, nearly always one
  * @param intermediates I of the routed experts, one per token type
  * @param sharedIntermediate I of the shared expert, 0 if there is none
- * @param sharedGated whether the shared expert's output is multiplied by sigmoid of a learned projection
- * @param outputFactor multiplies the routed experts' sum (evaluation of expert dropout; nearly always 1)
+ * @param sharedGated whether the shared expert's output is multiplied by sigmoid of a learned
+ *     projection
+ * @param outputFactor multiplies the routed experts' sum (evaluation of expert dropout; nearly
+ *     always 1)
  */
 public record MoeConfig(
         String family,

@@ -1,8 +1,10 @@
 package jmoe.ops;
 
-import java.util.List;
-import org.jspecify.annotations.Nullable;
 import jmoe.tensor.Tensor;
+
+import org.jspecify.annotations.Nullable;
+
+import java.util.List;
 
 /**
  * All numbers of a MoE layer.
@@ -12,7 +14,8 @@ import jmoe.tensor.Tensor;
  * @param shared the expert of every token, or null
  * @param sharedGate F32 [1, 1, H]: sigmoid(x g) multiplies the shared expert's output; or null
  * @param latentIn F32, F16 or BF16 [1, L, H]: routed experts see x latentIn^T; or null
- * @param latentOut same type [1, H, L]: brings the routed experts' sum back to H; null together with latentIn
+ * @param latentOut same type [1, H, L]: brings the routed experts' sum back to H; null together
+ *     with latentIn
  * @param outputBias F32 [1, H]: added to the output once per token, or null
  */
 public record MoeWeights(

@@ -3,8 +3,8 @@ package jmoe.ops;
 import org.jspecify.annotations.Nullable;
 
 /**
- * How a token's logits become experts and weights. The steps of {@link Kernels#route}: score, select, normalise,
- * multiply by {@code factor}, drop what exceeds the capacity.
+ * How a token's logits become experts and weights. The steps of {@link Kernels#route}: score,
+ * select, normalise, multiply by {@code factor}, drop what exceeds the capacity.
  *
  * @param numExperts E: expert ids are 0..E-1; identity experts, if any, have the highest ids
  * @param topK K: experts per token
@@ -12,7 +12,8 @@ import org.jspecify.annotations.Nullable;
  * @param selection which experts a token gets
  * @param normalisation how the scores of the selected experts become weights
  * @param factor multiplies the weights last (routed scaling factor)
- * @param weightOnInput true if the weight multiplies the expert's input (Llama 4), false for its output
+ * @param weightOnInput true if the weight multiplies the expert's input (Llama 4), false for its
+ *     output
  * @param capacity bound on the tokens of an expert, or null
  * @param tokenType which tokens this router serves; {@link #ALL_TOKENS} for every one
  */
@@ -38,8 +39,9 @@ public record RouterConfig(
     }
 
     /**
-     * Which experts a token gets. Candidates are ordered by score plus selection bias (without a bias: by logit,
-     * which gives the same order and cannot saturate); equal candidates by the lower id; NaN below every number.
+     * Which experts a token gets. Candidates are ordered by score plus selection bias (without a
+     * bias: by logit, which gives the same order and cannot saturate); equal candidates by the
+     * lower id; NaN below every number.
      */
     public sealed interface Selection {
         /** The K best. */
@@ -56,16 +58,18 @@ public record RouterConfig(
                 implements Selection {}
 
         /**
-         * Two argmaxes; the weight of each is a softmax over the experts within {@code 2 jitter} of the maximum,
-         * relative to max(|z|, maximum) (Phi-3.5-MoE). Score and normalisation do not apply.
+         * Two argmaxes; the weight of each is a softmax over the experts within {@code 2 jitter} of
+         * the maximum, relative to max(|z|, maximum) (Phi-3.5-MoE). Score and normalisation do not
+         * apply.
          *
          * @param jitter half the relative width of the band
          */
         record SparseMixer(double jitter) implements Selection {}
 
         /**
-         * Expert i n + j has the logit a_i + b_j (Doge). The logits are [tokens, 2n] in memory, read as [2, tokens,
-         * n] as the original does, so a token's logits depend on the number of tokens.
+         * Expert i n + j has the logit a_i + b_j (Doge). The logits are [tokens, 2n] in memory,
+         * read as [2, tokens, n] as the original does, so a token's logits depend on the number of
+         * tokens.
          *
          * @param numKeys n; E = n^2
          */
@@ -86,7 +90,8 @@ public record RouterConfig(
         record None() implements Normalisation {}
 
         /**
-         * s / (sum s + epsilon). With softmax scores and epsilon 0 this is the softmax over the selected logits.
+         * s / (sum s + epsilon). With softmax scores and epsilon 0 this is the softmax over the
+         * selected logits.
          *
          * @param epsilon added to the sum
          */
@@ -108,8 +113,8 @@ public record RouterConfig(
     }
 
     /**
-     * At most {@code limit(tokens)} tokens per expert. The k-th choices of all tokens queue behind all earlier
-     * choices, dropped ones included; a dropped slot keeps its id and gets weight 0.
+     * At most {@code limit(tokens)} tokens per expert. The k-th choices of all tokens queue behind
+     * all earlier choices, dropped ones included; a dropped slot keeps its id and gets weight 0.
      *
      * @param maxTokens the limit, if {@code tokenFraction} is NaN
      * @param tokenFraction the limit as a share of the tokens, rounded up; NaN for a fixed limit

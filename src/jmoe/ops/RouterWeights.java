@@ -3,17 +3,18 @@ package jmoe.ops;
 import jmoe.tensor.Check;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
+
 import org.jspecify.annotations.Nullable;
 
 /**
- * The linear layer of a router. Always F32: routing decisions must not depend on how experts are stored.
+ * The linear layer of a router. Always F32: routing decisions must not depend on how experts are
+ * stored.
  *
  * @param weight F32 [1, numLogits, H], one group of a grouped GEMM
  * @param bias F32 [1, numLogits], added to the logits, or null
  * @param selectionBias F32 [numExperts], added to the scores for the selection only, or null
  */
-public record RouterWeights(
-        Tensor weight, @Nullable Tensor bias, @Nullable Tensor selectionBias) {
+public record RouterWeights(Tensor weight, @Nullable Tensor bias, @Nullable Tensor selectionBias) {
     /** Checks types and shapes against each other. */
     public RouterWeights {
         if (weight.dtype() != DType.F32 || weight.rank() != 3 || weight.dim(0) != 1) {

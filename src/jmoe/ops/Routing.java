@@ -1,20 +1,23 @@
 package jmoe.ops;
 
-import java.lang.foreign.Arena;
 import jmoe.tensor.Check;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
+import java.lang.foreign.Arena;
+
 /**
- * Which expert sees which token. Two orders exist: a <em>slot</em> is token * topK + k, a <em>row</em> is a
- * position in expert order. {@link Kernels#route} fills the first two tensors, {@link Kernels#sortByExpert} the
- * others.
+ * Which expert sees which token. Two orders exist: a <em>slot</em> is token * topK + k, a
+ * <em>row</em> is a position in expert order. {@link Kernels#route} fills the first two tensors,
+ * {@link Kernels#sortByExpert} the others.
  *
- * @param topkIds I32 [tokens, topK]; an id outside 0..numExperts-1 (by convention -1) means no expert
+ * @param topkIds I32 [tokens, topK]; an id outside 0..numExperts-1 (by convention -1) means no
+ *     expert
  * @param topkWeights F32 [tokens, topK]
  * @param tokensPerExpert I32 [numExperts]; slots of each expert
  * @param expertOffsets I32 [numExperts + 1]; first row of each expert, last entry = number of rows
- * @param rowToSlot I32 [tokens * topK]; the slot of each row; entries past the last row are undefined
+ * @param rowToSlot I32 [tokens * topK]; the slot of each row; entries past the last row are
+ *     undefined
  * @param slotToRow I32 [tokens, topK]; the row of each slot, -1 for a slot without an expert
  */
 public record Routing(
@@ -38,8 +41,7 @@ public record Routing(
         Check.matrix("topkIds", topkIds, DType.I32, "tokens", tokens, "topK", topK);
         Check.matrix("topkWeights", topkWeights, DType.F32, "tokens", tokens, "topK", topK);
         Check.vector("tokensPerExpert", tokensPerExpert, DType.I32, "numExperts", numExperts);
-        Check.vector(
-                "expertOffsets", expertOffsets, DType.I32, "numExperts + 1", numExperts + 1);
+        Check.vector("expertOffsets", expertOffsets, DType.I32, "numExperts + 1", numExperts + 1);
         Check.vector("rowToSlot", rowToSlot, DType.I32, "tokens * topK", tokens * topK);
         Check.matrix("slotToRow", slotToRow, DType.I32, "tokens", tokens, "topK", topK);
     }

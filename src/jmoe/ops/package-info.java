@@ -1,4 +1,6 @@
-/** The operations of a MoE layer, their arguments and the layer's configuration; no implementation. */
+/**
+ * The operations of a MoE layer, their arguments and the layer's configuration; no implementation.
+ */
 @NullMarked
 package jmoe.ops;
 

@@ -3,8 +3,9 @@ package jmoe.tensor;
 import java.lang.foreign.MemorySegment;
 
 /**
- * Every argument check of the operations and its message: {@code topkIds: expected I32 [tokens=4096, topK=8],
- * got I32 [4096, 6]}. Checks run before any work is queued and allocate nothing when they pass.
+ * Every argument check of the operations and its message: {@code topkIds: expected I32
+ * [tokens=4096, topK=8], got I32 [4096, 6]}. Checks run before any work is queued and allocate
+ * nothing when they pass.
  */
 public final class Check {
     private Check() {}
@@ -93,7 +94,8 @@ public final class Check {
      *
      * @param name parameter name
      * @param tensor the argument
-     * @param dims what the dimensions count, for the message, for example {@code "[tokens, hidden]"}
+     * @param dims what the dimensions count, for the message, for example {@code "[tokens,
+     *     hidden]"}
      * @param rank number of dimensions
      */
     public static void floating(String name, Tensor tensor, String dims, int rank) {
@@ -174,8 +176,8 @@ public final class Check {
         if (!data.isAccessibleBy(Thread.currentThread())) {
             throw new WrongThreadException(
                     name
-                            + ": belongs to the confined arena of another thread; use Arena.ofShared() or call from"
-                            + " the owner");
+                            + ": belongs to the confined arena of another thread; use"
+                            + " Arena.ofShared() or call from the owner");
         }
     }
 }

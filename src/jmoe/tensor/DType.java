@@ -3,10 +3,11 @@ package jmoe.tensor;
 /**
  * Element type of a {@link Tensor}, named as in a safetensors header (block types: as in GGUF).
  *
- * <p>A type is stored in blocks of {@link #blockElements} consecutive elements of the last dimension, {@link
- * #blockBytes} bytes each; plain types have blocks of one element. Everything is little-endian. The operations
- * compute with F32, F16, BF16 and, in the reference only, F64; I32, I64 and U8 hold indices and bytes. All
- * other types can be listed and viewed; they are not computed with yet.
+ * <p>A type is stored in blocks of {@link #blockElements} consecutive elements of the last
+ * dimension, {@link #blockBytes} bytes each; plain types have blocks of one element. Everything is
+ * little-endian. The operations compute with F32, F16, BF16 and, in the reference only, F64; I32,
+ * I64 and U8 hold indices and bytes. All other types can be listed and viewed; they are not
+ * computed with yet.
  */
 public enum DType {
     /** IEEE 754 binary64. */
@@ -102,12 +103,17 @@ public enum DType {
      *
      * @param elements a multiple of {@link #blockElements}, not negative
      * @return bytes
-     * @throws IllegalArgumentException if the elements do not fill whole blocks or the bytes exceed 2^63 - 1
+     * @throws IllegalArgumentException if the elements do not fill whole blocks or the bytes exceed
+     *     2^63 - 1
      */
     public long numBytes(long elements) {
         if (elements < 0 || elements % blockElements != 0) {
             throw new IllegalArgumentException(
-                    name() + ": expected a multiple of " + blockElements + " elements, got " + elements);
+                    name()
+                            + ": expected a multiple of "
+                            + blockElements
+                            + " elements, got "
+                            + elements);
         }
         try {
             return Math.multiplyExact(elements / blockElements, (long) blockBytes);

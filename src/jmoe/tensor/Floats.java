@@ -10,8 +10,8 @@ import static java.lang.foreign.ValueLayout.JAVA_SHORT_UNALIGNED;
 import java.lang.foreign.MemorySegment;
 
 /**
- * Exact conversions between floating-point types: round to nearest, ties to even, one rounding only; overflow
- * gives infinity, NaN stays NaN (quiet), subnormals are kept.
+ * Exact conversions between floating-point types: round to nearest, ties to even, one rounding
+ * only; overflow gives infinity, NaN stays NaN (quiet), subnormals are kept.
  */
 public final class Floats {
     private Floats() {}
@@ -35,7 +35,9 @@ public final class Floats {
     public static short floatToBf16(float value) {
         int bits = Float.floatToRawIntBits(value);
         if (value != value) {
-            return (short) (bits >>> 16 | 0x0040); // quiet bit: truncating a NaN payload could leave infinity
+            return (short)
+                    (bits >>> 16
+                            | 0x0040); // quiet bit: truncating a NaN payload could leave infinity
         }
         // Half of the last kept place, minus one, plus that place's own bit: ties go to even.
         return (short) (bits + 0x7fff + (bits >>> 16 & 1) >>> 16);
@@ -82,8 +84,9 @@ public final class Floats {
     }
 
     /**
-     * Narrows so that a second rounding to 16 bits equals a direct one: an inexact result gets an odd last bit,
-     * which can never be mistaken for a tie (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums").
+     * Narrows so that a second rounding to 16 bits equals a direct one: an inexact result gets an
+     * odd last bit, which can never be mistaken for a tie (Boldo and Melquiond, "Emulation of FMA
+     * and correctly rounded sums").
      */
     private static float roundToOdd(double value) {
         float nearest = (float) value;
@@ -94,7 +97,8 @@ public final class Floats {
         if ((bits & 1) != 0) {
             return nearest;
         }
-        // nearest is even and inexact: its odd neighbour on the side of value. Codes grow with the magnitude.
+        // nearest is even and inexact: its odd neighbour on the side of value. Codes grow with the
+        // magnitude.
         return Float.intBitsToFloat(Math.abs(nearest) < Math.abs(value) ? bits + 1 : bits - 1);
     }
 
@@ -163,7 +167,8 @@ public final class Floats {
             case U16 -> data.get(JAVA_SHORT_UNALIGNED, i * 2) & 0xffff;
             case I8 -> data.get(JAVA_BYTE, i);
             case U8, BOOL -> data.get(JAVA_BYTE, i) & 0xff;
-            default -> throw new UnsupportedOperationException(dtype + " elements are not integers");
+            default ->
+                    throw new UnsupportedOperationException(dtype + " elements are not integers");
         };
     }
 

@@ -7,11 +7,12 @@ import java.lang.foreign.MemorySegment;
 import java.util.Arrays;
 
 /**
- * A view of off-heap memory as a dense row-major array. It owns nothing: whoever owns the arena or the device
- * allocation keeps it alive while the view is used. Sizes are 64-bit throughout.
+ * A view of off-heap memory as a dense row-major array. It owns nothing: whoever owns the arena or
+ * the device allocation keeps it alive while the view is used. Sizes are 64-bit throughout.
  *
- * <p>A device tensor holds an address in a zero-length segment, so that reading it on the host throws instead of
- * crashing the JVM. Views are immutable and may be shared between threads; the memory follows its arena's rules.
+ * <p>A device tensor holds an address in a zero-length segment, so that reading it on the host
+ * throws instead of crashing the JVM. Views are immutable and may be shared between threads; the
+ * memory follows its arena's rules.
  */
 public final class Tensor {
     /** Alignment of {@link #allocate}: a cache line and the widest vector. */
@@ -23,7 +24,8 @@ public final class Tensor {
     private final long numElements;
     private final boolean device;
 
-    private Tensor(MemorySegment data, DType dtype, long[] shape, long numElements, boolean device) {
+    private Tensor(
+            MemorySegment data, DType dtype, long[] shape, long numElements, boolean device) {
         this.data = data;
         this.dtype = dtype;
         this.shape = shape;
@@ -38,14 +40,16 @@ public final class Tensor {
      * @param dtype element type
      * @param shape dimensions, outermost first; none for a scalar
      * @return a view of the first bytes of {@code data}
-     * @throws IllegalArgumentException if the segment is on the heap or too small, or the shape is invalid
+     * @throws IllegalArgumentException if the segment is on the heap or too small, or the shape is
+     *     invalid
      */
     public static Tensor of(MemorySegment data, DType dtype, long... shape) {
         long elements = count(shape);
         long bytes = numBytes(dtype, elements, shape);
         if (!data.isNative()) {
             throw new IllegalArgumentException(
-                    "data: expected off-heap memory, got a heap array; allocate it from an Arena or copy it there");
+                    "data: expected off-heap memory, got a heap array; allocate it from an Arena or"
+                        + " copy it there");
         }
         if (data.byteSize() < bytes) {
             throw new IllegalArgumentException(

@@ -39,9 +39,10 @@ public record RouterConfig(
     }
 
     /**
-     * Which experts a token gets. Candidates are ordered by score plus selection bias (without a
-     * bias: by logit, which gives the same order and cannot saturate); equal candidates by the
-     * lower id; NaN below every number.
+     * Which experts a token gets. Candidates are ordered by score plus selection bias; without a
+     * bias by logit, which gives the same order and cannot saturate (not where groups are judged by
+     * a sum of scores). Of equal candidates the lower id wins; NaN is below every number, and so is
+     * every expert of a group that is out.
      */
     public sealed interface Selection {
         /** The K best. */
@@ -205,5 +206,14 @@ public record RouterConfig(
      */
     public int numLogits() {
         return selection instanceof Selection.ProductKeys p ? 2 * p.numKeys : numExperts;
+    }
+
+    /**
+     * Whether the scores themselves, not only their order, decide the groups.
+     *
+     * @return true with {@link GroupScore#TOP2_SUM}
+     */
+    public boolean judgesGroupsBySum() {
+        return selection instanceof Selection.GroupLimited g && g.groupScore == GroupScore.TOP2_SUM;
     }
 }

@@ -1,0 +1,259 @@
+package jmoe.ops;
+
+import jmoe.ops.Kernels.Residual;
+import jmoe.tensor.Check;
+import jmoe.tensor.DType;
+import jmoe.tensor.Tensor;
+
+import org.jspecify.annotations.Nullable;
+
+/**
+ * The argument checks of {@link Kernels}, the same for every backend; each method mirrors one
+ * operation.
+ */
+public final class Arguments {
+    private Arguments() {}
+
+    /**
+     * Checks the arguments of {@link Kernels#route}.
+     *
+     * @param logits as there
+     * @param config as there
+     * @param selectionBias as there
+     * @param tokenTypes as there
+     * @param routing as there
+     */
+    public static void route(
+            Tensor logits,
+            RouterConfig config,
+            @Nullable Tensor selectionBias,
+            @Nullable Tensor tokenTypes,
+            Routing routing) {
+        long tokens = routing.tokens();
+        if (logits.dtype() != DType.F64) {
+            Check.matrix(
+                    "logits", logits, DType.F32, "tokens", tokens, "numLogits", config.numLogits());
+        } else {
+            Check.floatMatrix("logits", logits, "tokens", tokens, "numLogits", config.numLogits());
+        }
+        if (selectionBias != null) {
+            Check.vector(
+                    "selectionBias", selectionBias, DType.F32, "numExperts", config.numExperts());
+        }
+        if (tokenTypes != null) {
+            Check.vector("tokenTypes", tokenTypes, DType.I32, "tokens", tokens);
+        } else if (config.tokenType() != RouterConfig.ALL_TOKENS) {
+            throw new IllegalArgumentException(
+                    "tokenTypes: expected I32 [tokens="
+                            + tokens
+                            + "] because the router serves tokens of type "
+                            + config.tokenType()
+                            + " only, got none");
+        }
+        outputI32("topkIds", routing.topkIds(), tokens, config.topK());
+        Check.matrix(
+                "topkWeights",
+                routing.topkWeights(),
+                DType.F32,
+                "tokens",
+                tokens,
+                "topK",
+                config.topK());
+        Check.writable("topkWeights", routing.topkWeights());
+        Check.disjoint("topkIds", routing.topkIds(), "logits", logits);
+        Check.disjoint("topkWeights", routing.topkWeights(), "logits", logits);
+        Check.disjoint("topkWeights", routing.topkWeights(), "topkIds", routing.topkIds());
+    }
+
+    /**
+     * Checks the arguments of {@link Kernels#sortByExpert}.
+     *
+     * @param routing as there
+     */
+    public static void sortByExpert(Routing routing) {
+        long tokens = routing.tokens();
+        long topK = routing.topK();
+        long experts = routing.numExperts();
+        Check.matrix("topkIds", routing.topkIds(), DType.I32, "tokens", tokens, "topK", topK);
+        Check.vector(
+                "tokensPerExpert", routing.tokensPerExpert(), DType.I32, "numExperts", experts);
+        Check.vector(
+                "expertOffsets", routing.expertOffsets(), DType.I32, "numExperts + 1", experts + 1);
+        Check.vector("rowToSlot", routing.rowToSlot(), DType.I32, "tokens * topK", tokens * topK);
+        outputI32("slotToRow", routing.slotToRow(), tokens, topK);
+        Check.writable("tokensPerExpert", routing.tokensPerExpert());
+        Check.writable("expertOffsets", routing.expertOffsets());
+        Check.writable("rowToSlot", routing.rowToSlot());
+        Check.disjoint("tokensPerExpert", routing.tokensPerExpert(), "topkIds", routing.topkIds());
+        Check.disjoint("expertOffsets", routing.expertOffsets(), "topkIds", routing.topkIds());
+        Check.disjoint("rowToSlot", routing.rowToSlot(), "topkIds", routing.topkIds());
+        Check.disjoint("slotToRow", routing.slotToRow(), "topkIds", routing.topkIds());
+        Check.disjoint("slotToRow", routing.slotToRow(), "rowToSlot", routing.rowToSlot());
+    }
+
+    /**
+     * Checks the arguments of {@link Kernels#permute}.
+     *
+     * @param x as there
+     * @param routing as there
+     * @param weights as there
+     * @param rows as there
+     */
+    public static void permute(Tensor x, Routing routing, @Nullable Tensor weights, Tensor rows) {
+        Check.floating("x", x, "[tokens, hidden]", 2);
+        Check.floatMatrix("x", x, "tokens", routing.tokens(), "hidden", x.dim(1));
+        maps(routing);
+        weights(weights, routing);
+        Check.floatMatrix(
+                "rows",
+                rows,
+                "tokens * topK",
+                routing.tokens() * routing.topK(),
+                "hidden",
+                x.dim(1));
+        Check.writable("rows", rows);
+        Check.disjoint("rows", rows, "x", x);
+    }
+
+    /**
+     * Checks the arguments of {@link Kernels#groupedGemm}.
+     *
+     * @param x as there
+     * @param weight as there
+     * @param bias as there
+     * @param expertOffsets as there
+     * @param y as there
+     */
+    public static void groupedGemm(
+            Tensor x, Tensor weight, @Nullable Tensor bias, Tensor expertOffsets, Tensor y) {
+        Check.floating("weight", weight, "[groups, outputs, inputs]", 3);
+        long groups = weight.dim(0);
+        Check.floating("x", x, "[rows, inputs]", 2);
+        Check.floatMatrix("x", x, "rows", x.dim(0), "inputs", weight.dim(2));
+        if (bias != null) {
+            Check.matrix("bias", bias, DType.F32, "groups", groups, "outputs", weight.dim(1));
+        }
+        Check.vector("expertOffsets", expertOffsets, DType.I32, "groups + 1", groups + 1);
+        Check.floatMatrix("y", y, "rows", x.dim(0), "outputs", weight.dim(1));
+        Check.writable("y", y);
+        Check.disjoint("y", y, "x", x);
+        Check.disjoint("y", y, "weight", weight);
+        hostOffsets(expertOffsets, x.dim(0));
+    }
+
+    /**
+     * Checks the arguments of {@link Kernels#swiglu}.
+     *
+     * @param gateUp as there
+     * @param activation as there
+     * @param expertOffsets as there
+     * @param hidden as there
+     */
+    public static void swiglu(
+            Tensor gateUp, Activation activation, Tensor expertOffsets, Tensor hidden) {
+        Check.floating("gateUp", gateUp, "[rows, gateUp]", 2);
+        Check.floating("hidden", hidden, "[rows, intermediate]", 2);
+        long rows = gateUp.dim(0);
+        Check.floatMatrix("hidden", hidden, "rows", rows, "intermediate", hidden.dim(1));
+        long columns = activation.gated() ? 2 * hidden.dim(1) : hidden.dim(1);
+        Check.floatMatrix("gateUp", gateUp, "rows", rows, "gateUp", columns);
+        Check.vector(
+                "expertOffsets",
+                expertOffsets,
+                DType.I32,
+                "groups + 1",
+                Math.max(1, expertOffsets.numElements()));
+        Check.writable("hidden", hidden);
+        Check.disjoint("hidden", hidden, "gateUp", gateUp);
+        hostOffsets(expertOffsets, rows);
+    }
+
+    /**
+     * Checks the arguments of {@link Kernels#unpermute}.
+     *
+     * @param rows as there
+     * @param routing as there
+     * @param weights as there
+     * @param residual as there
+     * @param y as there
+     */
+    public static void unpermute(
+            Tensor rows, Routing routing, @Nullable Tensor weights, Residual residual, Tensor y) {
+        long tokens = routing.tokens();
+        Check.floating("y", y, "[tokens, hidden]", 2);
+        long hidden = y.dim(1);
+        Check.floatMatrix("y", y, "tokens", tokens, "hidden", hidden);
+        Check.floatMatrix("rows", rows, "tokens * topK", tokens * routing.topK(), "hidden", hidden);
+        maps(routing);
+        weights(weights, routing);
+        Tensor addend = residual.addend();
+        if (addend != null) {
+            Check.floating("addend", addend, "[tokens or 1, hidden]", 2);
+            long addendRows = addend.dim(0) == 1 ? 1 : tokens;
+            Check.floatMatrix("addend", addend, "tokens", addendRows, "hidden", hidden);
+            boolean inPlace =
+                    addend.data().address() == y.data().address()
+                            && addend.dtype() == y.dtype()
+                            && addend.dim(0) == tokens;
+            if (!inPlace) {
+                Check.disjoint("y", y, "addend", addend);
+            }
+        }
+        Tensor identity = residual.identity();
+        if (identity != null) {
+            Check.floatMatrix("identity", identity, "tokens", tokens, "hidden", hidden);
+            Check.disjoint("y", y, "identity", identity);
+        }
+        Check.writable("y", y);
+        Check.disjoint("y", y, "rows", rows);
+    }
+
+    private static void maps(Routing routing) {
+        long tokens = routing.tokens();
+        long topK = routing.topK();
+        Check.matrix("topkIds", routing.topkIds(), DType.I32, "tokens", tokens, "topK", topK);
+        Check.vector("rowToSlot", routing.rowToSlot(), DType.I32, "tokens * topK", tokens * topK);
+        Check.matrix("slotToRow", routing.slotToRow(), DType.I32, "tokens", tokens, "topK", topK);
+        hostOffsets(routing.expertOffsets(), tokens * topK);
+    }
+
+    private static void weights(@Nullable Tensor weights, Routing routing) {
+        if (weights != null) {
+            Check.matrix(
+                    "weights",
+                    weights,
+                    DType.F32,
+                    "tokens",
+                    routing.tokens(),
+                    "topK",
+                    routing.topK());
+        }
+    }
+
+    private static void outputI32(String name, Tensor tensor, long tokens, long topK) {
+        Check.matrix(name, tensor, DType.I32, "tokens", tokens, "topK", topK);
+        Check.writable(name, tensor);
+    }
+
+    /** Offsets on a device are not read: that would stop the stream. */
+    private static void hostOffsets(Tensor expertOffsets, long maxRows) {
+        if (expertOffsets.isDevice()) {
+            return;
+        }
+        int previous = 0;
+        for (long e = 0; e < expertOffsets.numElements(); e++) {
+            int offset = expertOffsets.getInt(e);
+            if (offset < previous || (e == 0 && offset != 0) || offset > maxRows) {
+                throw new IllegalArgumentException(
+                        "expertOffsets: expected 0 first, then rising to at most rows="
+                                + maxRows
+                                + ", got "
+                                + offset
+                                + " at "
+                                + e
+                                + "; run sortByExpert first");
+            }
+            previous = offset;
+        }
+    }
+}

@@ -1,0 +1,186 @@
+package jmoe.reference;
+
+import jmoe.ops.Activation;
+import jmoe.ops.Arguments;
+import jmoe.ops.Kernels;
+import jmoe.ops.RouterConfig;
+import jmoe.ops.Routing;
+import jmoe.tensor.Check;
+import jmoe.tensor.Tensor;
+
+import org.jspecify.annotations.Nullable;
+
+/**
+ * Every operation as its formula, accumulated in double and rounded once. Slow on purpose, on one
+ * thread.
+ */
+public final class ReferenceKernels implements Kernels {
+    /** The reference has no state. */
+    public ReferenceKernels() {}
+
+    @Override
+    public void route(
+            Tensor logits,
+            RouterConfig config,
+            @Nullable Tensor selectionBias,
+            @Nullable Tensor tokenTypes,
+            Routing routing) {
+        Arguments.route(logits, config, selectionBias, tokenTypes, routing);
+        Check.host("logits", logits);
+        ReferenceRouter.route(logits, config, selectionBias, tokenTypes, routing);
+    }
+
+    @Override
+    public void sortByExpert(Routing routing) {
+        Arguments.sortByExpert(routing);
+        Check.host("topkIds", routing.topkIds());
+        Tensor ids = routing.topkIds();
+        Tensor counts = routing.tokensPerExpert();
+        Tensor offsets = routing.expertOffsets();
+        int numExperts = routing.numExperts();
+        long slots = ids.numElements();
+        int row = 0;
+        for (int expert = 0; expert < numExperts; expert++) {
+            offsets.setInt(expert, row);
+            for (long slot = 0; slot < slots; slot++) {
+                if (ids.getInt(slot) == expert) {
+                    routing.rowToSlot().setInt(row, (int) slot);
+                    routing.slotToRow().setInt(slot, row);
+                    row++;
+                }
+            }
+            counts.setInt(expert, row - offsets.getInt(expert));
+        }
+        offsets.setInt(numExperts, row);
+        for (long slot = 0; slot < slots; slot++) {
+            int id = ids.getInt(slot);
+            if (id < 0 || id >= numExperts) {
+                routing.slotToRow().setInt(slot, -1);
+            }
+        }
+    }
+
+    @Override
+    public void permute(Tensor x, Routing routing, @Nullable Tensor weights, Tensor rows) {
+        Arguments.permute(x, routing, weights, rows);
+        Check.host("x", x);
+        long hidden = x.dim(1);
+        int numRows = routing.expertOffsets().getInt(routing.numExperts());
+        for (long row = 0; row < numRows; row++) {
+            long slot = routing.rowToSlot().getInt(row);
+            long token = slot / routing.topK();
+            double weight = weights == null ? 1 : weights.getDouble(slot);
+            for (long h = 0; h < hidden; h++) {
+                rows.setDouble(row * hidden + h, weight * x.getDouble(token * hidden + h));
+            }
+        }
+    }
+
+    @Override
+    public void groupedGemm(
+            Tensor x, Tensor weight, @Nullable Tensor bias, Tensor expertOffsets, Tensor y) {
+        Arguments.groupedGemm(x, weight, bias, expertOffsets, y);
+        Check.host("x", x);
+        long outputs = weight.dim(1);
+        long inputs = weight.dim(2);
+        for (long e = 0; e < weight.dim(0); e++) {
+            for (long row = expertOffsets.getInt(e); row < expertOffsets.getInt(e + 1); row++) {
+                for (long n = 0; n < outputs; n++) {
+                    double sum = bias == null ? 0 : bias.getDouble(e * outputs + n);
+                    for (long k = 0; k < inputs; k++) {
+                        sum +=
+                                x.getDouble(row * inputs + k)
+                                        * weight.getDouble((e * outputs + n) * inputs + k);
+                    }
+                    y.setDouble(row * outputs + n, sum);
+                }
+            }
+        }
+    }
+
+    @Override
+    public void swiglu(Tensor gateUp, Activation activation, Tensor expertOffsets, Tensor hidden) {
+        Arguments.swiglu(gateUp, activation, expertOffsets, hidden);
+        Check.host("gateUp", gateUp);
+        long intermediate = hidden.dim(1);
+        long columns = gateUp.dim(1);
+        int numRows = expertOffsets.getInt(expertOffsets.numElements() - 1);
+        for (long row = 0; row < numRows; row++) {
+            for (long i = 0; i < intermediate; i++) {
+                double gate = gateUp.getDouble(row * columns + i);
+                double up =
+                        activation.gated()
+                                ? gateUp.getDouble(row * columns + intermediate + i)
+                                : gate;
+                hidden.setDouble(row * intermediate + i, activate(activation, gate, up));
+            }
+        }
+    }
+
+    private static double activate(Activation activation, double gate, double up) {
+        return switch (activation.kind()) {
+            case SWIGLU -> gate * sigmoid(gate) * up;
+            case CLAMPED_SWIGLU -> {
+                double limit = activation.limit();
+                double g = Math.min(gate, limit);
+                double u = Math.max(-limit, Math.min(up, limit));
+                yield g * sigmoid(Activation.CLAMPED_SWIGLU_ALPHA * g) * (u + 1);
+            }
+            case SILU -> up * sigmoid(up);
+            case RELU -> Math.max(up, 0);
+            case SQUARED_RELU -> Math.max(up, 0) * Math.max(up, 0);
+        };
+    }
+
+    static double sigmoid(double z) {
+        return 1 / (1 + Math.exp(-z));
+    }
+
+    @Override
+    public void unpermute(
+            Tensor rows, Routing routing, @Nullable Tensor weights, Residual residual, Tensor y) {
+        Arguments.unpermute(rows, routing, weights, residual, y);
+        Check.host("rows", rows);
+        long hidden = y.dim(1);
+        for (long token = 0; token < routing.tokens(); token++) {
+            for (long h = 0; h < hidden; h++) {
+                double sum =
+                        residual.factor() * slotSum(rows, routing, weights, residual, token, h);
+                Tensor addend = residual.addend();
+                if (addend != null) {
+                    sum += addend.getDouble((addend.dim(0) == 1 ? 0 : token) * hidden + h);
+                }
+                y.setDouble(token * hidden + h, sum);
+            }
+        }
+    }
+
+    private static double slotSum(
+            Tensor rows,
+            Routing routing,
+            @Nullable Tensor weights,
+            Residual residual,
+            long token,
+            long h) {
+        int topK = routing.topK();
+        long hidden = rows.dim(1);
+        double sum = 0;
+        for (int k = 0; k < topK; k++) {
+            long slot = token * topK + k;
+            long row = routing.slotToRow().getInt(slot);
+            double weight = weights == null ? 1 : weights.getDouble(slot);
+            if (row < 0 || weight == 0) {
+                continue;
+            }
+            Tensor identity = residual.identity();
+            boolean isIdentity =
+                    identity != null && routing.topkIds().getInt(slot) >= residual.firstIdentity();
+            sum +=
+                    weight
+                            * (isIdentity
+                                    ? identity.getDouble(token * hidden + h)
+                                    : rows.getDouble(row * hidden + h));
+        }
+        return sum;
+    }
+}

@@ -116,7 +116,7 @@ public final class Json {
             }
             return node;
         } catch (JacksonException e) {
-            throw invalid(name, e);
+            throw invalid(name + ":", e);
         }
     }
 
@@ -125,17 +125,17 @@ public final class Json {
         return MAPPER.createParser(reader(bytes));
     }
 
-    /** What Jackson found, without its excerpt of the source. */
-    static CheckpointException invalid(String name, JacksonException e) {
+    /** The subject and what Jackson found, without its excerpt of the source. */
+    static CheckpointException invalid(String subject, JacksonException e) {
         if (e.getCause() instanceof CharacterCodingException) {
-            return new CheckpointException(name + ": is not valid UTF-8", e);
+            return new CheckpointException(subject + " is not valid UTF-8", e);
         }
         TokenStreamLocation at = e.getLocation();
         String where =
                 at == null ? "" : " at line " + at.getLineNr() + ", column " + at.getColumnNr();
         return new CheckpointException(
-                name
-                        + ": is not valid JSON"
+                subject
+                        + " is not valid JSON"
                         + where
                         + ": "
                         + CheckpointException.oneLine(e.getOriginalMessage()),
@@ -161,7 +161,9 @@ public final class Json {
         DefaultPrettyPrinter printer =
                 new DefaultPrettyPrinter(
                                 Separators.createDefaultInstance()
-                                        .withObjectNameValueSpacing(Separators.Spacing.AFTER))
+                                        .withObjectNameValueSpacing(Separators.Spacing.AFTER)
+                                        .withObjectEmptySeparator("")
+                                        .withArrayEmptySeparator(""))
                         .withObjectIndenter(indenter)
                         .withArrayIndenter(indenter);
         return MAPPER.writer().with(printer).writeValueAsString(node(value));

@@ -6,6 +6,7 @@ import tools.jackson.core.JacksonException;
 import tools.jackson.core.JsonParser;
 import tools.jackson.core.StreamReadConstraints;
 import tools.jackson.core.StreamReadFeature;
+import tools.jackson.core.TokenStreamFactory;
 import tools.jackson.core.TokenStreamLocation;
 import tools.jackson.core.json.JsonFactory;
 import tools.jackson.core.json.JsonReadFeature;
@@ -47,6 +48,8 @@ public final class Json {
     private static JsonMapper mapper(boolean nonFinite) {
         return JsonMapper.builder(
                         JsonFactory.builder()
+                                // The table of names refuses files whose names collide.
+                                .disable(TokenStreamFactory.Feature.CANONICALIZE_PROPERTY_NAMES)
                                 .streamReadConstraints(
                                         StreamReadConstraints.builder()
                                                 .maxNestingDepth(MAX_DEPTH)

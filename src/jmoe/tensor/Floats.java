@@ -34,7 +34,7 @@ public final class Floats {
      */
     public static short floatToBf16(float value) {
         int bits = Float.floatToRawIntBits(value);
-        if (value != value) {
+        if (Float.isNaN(value)) {
             return (short)
                     (bits >>> 16
                             | 0x0040); // quiet bit: truncating a NaN payload could leave infinity
@@ -90,7 +90,7 @@ public final class Floats {
      */
     private static float roundToOdd(double value) {
         float nearest = (float) value;
-        if (nearest == value || value != value) {
+        if (nearest == value || Double.isNaN(value)) {
             return nearest;
         }
         int bits = Float.floatToRawIntBits(nearest);

@@ -40,7 +40,7 @@ public final class Floats {
                             | 0x0040); // quiet bit: truncating a NaN payload could leave infinity
         }
         // Half of the last kept place, minus one, plus that place's own bit: ties go to even.
-        return (short) (bits + 0x7fff + (bits >>> 16 & 1) >>> 16);
+        return (short) ((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16);
     }
 
     /**

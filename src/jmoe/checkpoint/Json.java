@@ -1,0 +1,174 @@
+package jmoe.checkpoint;
+
+import org.jspecify.annotations.Nullable;
+
+import tools.jackson.core.JacksonException;
+import tools.jackson.core.JsonParser;
+import tools.jackson.core.StreamReadConstraints;
+import tools.jackson.core.StreamReadFeature;
+import tools.jackson.core.TokenStreamLocation;
+import tools.jackson.core.json.JsonFactory;
+import tools.jackson.core.util.DefaultIndenter;
+import tools.jackson.core.util.DefaultPrettyPrinter;
+import tools.jackson.core.util.Separators;
+import tools.jackson.databind.DeserializationFeature;
+import tools.jackson.databind.JsonNode;
+import tools.jackson.databind.json.JsonMapper;
+import tools.jackson.databind.node.ArrayNode;
+import tools.jackson.databind.node.JsonNodeFactory;
+import tools.jackson.databind.node.ObjectNode;
+
+import java.io.ByteArrayInputStream;
+import java.io.IOException;
+import java.io.InputStreamReader;
+import java.io.Reader;
+import java.nio.charset.CharacterCodingException;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.Map;
+
+/**
+ * JSON, strictly: UTF-8, no duplicate keys, nothing after the value, at most 128 levels deep.
+ * Written JSON is always valid: numbers that JSON lacks become null.
+ */
+public final class Json {
+    /** Longest JSON file read whole; indexes of the largest checkpoints have about 10 MB. */
+    static final long MAX_FILE_BYTES = 100_000_000;
+
+    private static final int MAX_DEPTH = 128;
+
+    private static final JsonMapper MAPPER =
+            JsonMapper.builder(
+                            JsonFactory.builder()
+                                    .streamReadConstraints(
+                                            StreamReadConstraints.builder()
+                                                    .maxNestingDepth(MAX_DEPTH)
+                                                    .maxStringLength((int) MAX_FILE_BYTES)
+                                                    .maxNameLength((int) MAX_FILE_BYTES)
+                                                    .build())
+                                    .build())
+                    .enable(StreamReadFeature.STRICT_DUPLICATE_DETECTION)
+                    .enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS)
+                    .build();
+
+    private Json() {}
+
+    /**
+     * Reads a file.
+     *
+     * @throws CheckpointException if it cannot be read or is not JSON
+     */
+    static JsonNode parse(Path file) {
+        MappedFile.checkRegular(file);
+        byte[] bytes;
+        try {
+            long fileBytes = Files.size(file);
+            if (fileBytes > MAX_FILE_BYTES) {
+                throw new CheckpointException(
+                        file
+                                + ": has "
+                                + fileBytes
+                                + " bytes; at most "
+                                + MAX_FILE_BYTES
+                                + " bytes of JSON are read");
+            }
+            bytes = Files.readAllBytes(file);
+        } catch (IOException e) {
+            throw new CheckpointException(file + ": cannot be read: " + MappedFile.reason(e), e);
+        }
+        return parse(file.toString(), bytes);
+    }
+
+    /**
+     * Reads bytes.
+     *
+     * @param name what they are, for messages
+     * @throws CheckpointException if they are not JSON
+     */
+    static JsonNode parse(String name, byte[] bytes) {
+        try {
+            JsonNode node = MAPPER.readTree(reader(bytes));
+            if (node.isMissingNode()) {
+                throw new CheckpointException(name + ": is empty, expected JSON");
+            }
+            return node;
+        } catch (JacksonException e) {
+            throw invalid(name, e);
+        }
+    }
+
+    /** Streams bytes whose tree could be many times larger than they are. */
+    static JsonParser stream(byte[] bytes) {
+        return MAPPER.createParser(reader(bytes));
+    }
+
+    /** What Jackson found, without its excerpt of the source. */
+    static CheckpointException invalid(String name, JacksonException e) {
+        if (e.getCause() instanceof CharacterCodingException) {
+            return new CheckpointException(name + ": is not valid UTF-8", e);
+        }
+        TokenStreamLocation at = e.getLocation();
+        String where =
+                at == null ? "" : " at line " + at.getLineNr() + ", column " + at.getColumnNr();
+        return new CheckpointException(
+                name
+                        + ": is not valid JSON"
+                        + where
+                        + ": "
+                        + CheckpointException.oneLine(e.getOriginalMessage()),
+                e);
+    }
+
+    // Given bytes, Jackson would guess UTF-16 and UTF-32 and let some malformed UTF-8 pass.
+    private static Reader reader(byte[] bytes) {
+        return new InputStreamReader(
+                new ByteArrayInputStream(bytes), StandardCharsets.UTF_8.newDecoder());
+    }
+
+    /**
+     * Writes a value on several lines, indented by two spaces.
+     *
+     * @param value null, String, Number, Boolean, or a Map with String keys or an Iterable of such
+     *     values
+     * @return JSON without a final line break; NaN and infinities are null
+     * @throws IllegalArgumentException if the value holds anything else
+     */
+    public static String text(@Nullable Object value) {
+        DefaultIndenter indenter = new DefaultIndenter("  ", "\n");
+        DefaultPrettyPrinter printer =
+                new DefaultPrettyPrinter(
+                                Separators.createDefaultInstance()
+                                        .withObjectNameValueSpacing(Separators.Spacing.AFTER))
+                        .withObjectIndenter(indenter)
+                        .withArrayIndenter(indenter);
+        return MAPPER.writer().with(printer).writeValueAsString(node(value));
+    }
+
+    private static JsonNode node(@Nullable Object value) {
+        JsonNodeFactory nodes = JsonNodeFactory.instance;
+        return switch (value) {
+            case null -> nodes.nullNode();
+            case String text -> nodes.stringNode(text);
+            case Boolean flag -> nodes.booleanNode(flag);
+            case Number number when !Double.isFinite(number.doubleValue()) -> nodes.nullNode();
+            case Double number -> nodes.numberNode(number);
+            case Float number -> nodes.numberNode(number);
+            case Number number -> nodes.numberNode(number.longValue());
+            case Map<?, ?> map -> {
+                ObjectNode object = nodes.objectNode();
+                map.forEach((key, item) -> object.set((String) key, node(item)));
+                yield object;
+            }
+            case Iterable<?> items -> {
+                ArrayNode array = nodes.arrayNode();
+                items.forEach(item -> array.add(node(item)));
+                yield array;
+            }
+            default ->
+                    throw new IllegalArgumentException(
+                            "value: expected a Map, Iterable, String, Number, Boolean or null, got "
+                                    + value.getClass().getName());
+        };
+    }
+}

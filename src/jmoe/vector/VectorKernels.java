@@ -38,6 +38,15 @@ public final class VectorKernels implements Kernels {
         unpermute = new Unpermute(workers, chunks);
     }
 
+    /**
+     * The vectors of this machine.
+     *
+     * @return bits of one vector
+     */
+    public static int vectorBits() {
+        return Lanes.FLOATS.vectorBitSize();
+    }
+
     @Override
     public void route(
             Tensor logits,

@@ -286,7 +286,7 @@ class CheckpointTest {
                 "{\"weight_map\": {\"a\": \"\"}}; for 'a', got \"\"",
                 "{\"weight_map\": {\"a\": \"..\"}}; for 'a', got \"..\"",
                 "{\"weight_map\": {\"a\": \"../b.safetensors\"}}; for 'a', got"
-                    + " \"../b.safetensors\"",
+                        + " \"../b.safetensors\"",
                 "{\"weight_map\": {\"a\": \"/etc/passwd\"}}; for 'a', got \"/etc/passwd\"",
                 "{\"weight_map\": {\"a\": \"..\\\\b\"}}; for 'a', got",
                 "{\"weight_map\": {\"a\": \"b\\u0000\"}}; for 'a', got",

@@ -1,0 +1,191 @@
+package jmoe;
+
+import jmoe.ops.Kernels;
+import jmoe.reference.ReferenceKernels;
+import jmoe.vector.VectorKernels;
+
+import org.jspecify.annotations.Nullable;
+
+import java.lang.System.Logger;
+import java.lang.System.Logger.Level;
+import java.util.List;
+import java.util.Locale;
+import java.util.Optional;
+
+/**
+ * The implementations of {@link Kernels}, slowest first. This enum alone names them; which one runs
+ * is decided once, here, and said in one log line. After that a failing kernel throws; nothing is
+ * retried elsewhere.
+ */
+public enum Backend {
+    /** Plain loops in double precision on one thread: the law, not for speed. */
+    REFERENCE,
+    /** The Vector API on all cores. */
+    VECTOR,
+    /** AMX and AVX-512 kernels in C. */
+    NATIVE,
+    /** CUDA kernels on an NVIDIA GPU. */
+    CUDA;
+
+    /** System property that lowers the choice of {@link #best}: one of the names, in lower case. */
+    public static final String LIMIT_PROPERTY = "jmoe.backend";
+
+    private static final Logger LOG = System.getLogger("jmoe");
+
+    /**
+     * A backend and why it was taken.
+     *
+     * @param backend the fastest that can run here
+     * @param why one sentence: what it uses, and for each faster one the reason and the remedy
+     */
+    public record Choice(Backend backend, String why) {}
+
+    private static final class Best {
+        static final Choice CHOICE = choose(System.getProperty(LIMIT_PROPERTY));
+
+        static {
+            LOG.log(Level.INFO, "jmoe: {0}", CHOICE.why);
+        }
+    }
+
+    /**
+     * The fastest backend that can run here; the first call writes one line to the log {@code
+     * jmoe}.
+     *
+     * @return never null: {@link #REFERENCE} always runs
+     */
+    public static Backend best() {
+        return Best.CHOICE.backend;
+    }
+
+    /**
+     * The decision behind {@link #best}, in words.
+     *
+     * @return backend and reasons
+     */
+    public static Choice choice() {
+        return Best.CHOICE;
+    }
+
+    static Choice choose(@Nullable String limit) {
+        StringBuilder skipped = new StringBuilder();
+        List<Backend> fastestFirst = List.of(values()).reversed();
+        if (limit != null) {
+            fastestFirst = fastestFirst.subList(fastestFirst.indexOf(of(limit)), values().length);
+            skipped.append("; limited by -D").append(LIMIT_PROPERTY).append('=').append(limit);
+        }
+        for (Backend backend : fastestFirst) {
+            Optional<String> problem = backend.unavailable();
+            if (problem.isEmpty()) {
+                return new Choice(backend, "backend " + backend.description() + skipped);
+            }
+            skipped.append("; not ").append(problem.get());
+        }
+        throw new AssertionError("the reference always runs");
+    }
+
+    /**
+     * Finds a backend by the name that users type.
+     *
+     * @param name for example {@code vector}
+     * @return the backend
+     * @throws IllegalArgumentException for any other name
+     */
+    public static Backend of(String name) {
+        for (Backend backend : values()) {
+            if (backend.id().equals(name)) {
+                return backend;
+            }
+        }
+        throw new IllegalArgumentException(
+                "backend: expected reference, vector, native or cuda, got " + name);
+    }
+
+    /**
+     * The name that users type.
+     *
+     * @return the constant in lower case
+     */
+    public String id() {
+        return name().toLowerCase(Locale.ROOT);
+    }
+
+    /**
+     * Name and what it runs on.
+     *
+     * @return for example {@code vector (256-bit vectors, 2 threads)}
+     */
+    public String description() {
+        return description(defaultThreads());
+    }
+
+    /**
+     * Name and what it runs on, when opened with some other number of threads.
+     *
+     * @param threads as given to {@link #open(int)}
+     * @return for example {@code vector (256-bit vectors, 1 thread)}
+     */
+    public String description(int threads) {
+        return switch (this) {
+            case REFERENCE -> "reference (plain loops, 1 thread)";
+            case VECTOR ->
+                    "vector ("
+                            + VectorKernels.vectorBits()
+                            + "-bit vectors, "
+                            + threads
+                            + (threads == 1 ? " thread)" : " threads)");
+            case NATIVE, CUDA -> id();
+        };
+    }
+
+    /**
+     * Why this backend cannot run here.
+     *
+     * @return {@code name: reason; remedy}, or empty if it can
+     */
+    public Optional<String> unavailable() {
+        return switch (this) {
+            case REFERENCE -> Optional.empty();
+            case VECTOR ->
+                    ModuleLayer.boot().findModule("jdk.incubator.vector").isPresent()
+                            ? Optional.empty()
+                            : Optional.of(
+                                    "vector: the Vector API module is not loaded; start java with"
+                                            + " --add-modules jdk.incubator.vector");
+            case NATIVE, CUDA ->
+                    Optional.of(id() + ": this version of jmoe does not contain it; use vector");
+        };
+    }
+
+    /**
+     * Starts the backend on all cores.
+     *
+     * @return kernels to be closed by the caller
+     * @throws UnsupportedOperationException if it cannot run here, with reason and remedy
+     */
+    public Kernels open() {
+        return open(defaultThreads());
+    }
+
+    /**
+     * Starts the backend.
+     *
+     * @param threads worker threads of a CPU backend, at least 1
+     * @return kernels to be closed by the caller
+     * @throws UnsupportedOperationException if it cannot run here, with reason and remedy
+     */
+    public Kernels open(int threads) {
+        if (threads < 1) {
+            throw new IllegalArgumentException("threads: expected at least 1, got " + threads);
+        }
+        Optional<String> problem = unavailable();
+        if (problem.isPresent()) {
+            throw new UnsupportedOperationException("backend " + problem.get());
+        }
+        return this == VECTOR ? new VectorKernels(threads) : new ReferenceKernels();
+    }
+
+    private static int defaultThreads() {
+        return Runtime.getRuntime().availableProcessors();
+    }
+}

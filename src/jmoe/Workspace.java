@@ -1,0 +1,289 @@
+package jmoe;
+
+import jmoe.ops.MoeConfig;
+import jmoe.ops.RouterConfig;
+import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.Routing;
+import jmoe.tensor.DType;
+import jmoe.tensor.Tensor;
+
+import java.lang.foreign.Arena;
+import java.util.concurrent.atomic.AtomicBoolean;
+
+/**
+ * All memory that a forward pass needs besides its input and output, allocated once. After a pass
+ * it holds what the router decided. One pass at a time uses a workspace; several threads need one
+ * each.
+ */
+public final class Workspace implements AutoCloseable {
+    private final Arena arena = Arena.ofShared();
+    private final AtomicBoolean busy = new AtomicBoolean();
+    private final MoeConfig config;
+    private final long maxTokens;
+    private long allocatedBytes;
+
+    /** Every token is row {@code token} of one expert: how dense layers look to the operations. */
+    final Routing dense;
+
+    /** One routing per token type. */
+    final Routing[] routings;
+
+    private final Tensor[] logits;
+    private final Tensor mergedIds;
+    private final Tensor mergedWeights;
+    private final Tensor mergedLogits;
+    private final Tensor tokensPerExpert;
+
+    private final Tensor rows;
+    private final Tensor gateUp;
+    private final Tensor hidden;
+    private final Tensor expertRows;
+    private final Tensor sharedRows;
+    private final Tensor sharedGateLogits;
+    private final Tensor sum;
+    private final Tensor latent;
+    private final Tensor latentSum;
+    private final Tensor projected;
+    private long tokens;
+
+    Workspace(MoeConfig config, long maxTokens) {
+        if (maxTokens < 0 || maxTokens > Integer.MAX_VALUE / config.topK()) {
+            throw new IllegalArgumentException(
+                    "maxTokens: expected 0 to "
+                            + Integer.MAX_VALUE / config.topK()
+                            + ", got "
+                            + maxTokens);
+        }
+        this.config = config;
+        this.maxTokens = maxTokens;
+        int types = config.numTokenTypes();
+        int experts = config.numExperts() + config.numIdentityExperts();
+        long slots = maxTokens * config.topK();
+        dense = Routing.allocate(arena, maxTokens, 1, 1);
+        routings = new Routing[types];
+        logits = new Tensor[types];
+        for (int type = 0; type < types; type++) {
+            routings[type] = Routing.allocate(arena, maxTokens, config.topK(), experts);
+            logits[type] = allocate(DType.F32, maxTokens, config.routers().get(type).numLogits());
+        }
+        boolean merge = types > 1;
+        mergedIds = merge ? allocate(DType.I32, maxTokens, config.topK()) : routings[0].topkIds();
+        mergedWeights =
+                merge ? allocate(DType.F32, maxTokens, config.topK()) : routings[0].topkWeights();
+        mergedLogits = merge ? allocate(DType.F32, maxTokens, experts) : logits[0];
+        tokensPerExpert =
+                merge ? allocate(DType.I32, (long) types * experts) : routings[0].tokensPerExpert();
+
+        int halves = config.activation().gated() ? 2 : 1;
+        long widest = 0;
+        for (int intermediate : config.intermediates()) {
+            widest = Math.max(widest, intermediate);
+        }
+        long shared = config.sharedIntermediate();
+        // The shared expert may be gated where the routed ones are not (Doge).
+        long gateUpElements = Math.max(halves * slots * widest, 2 * maxTokens * shared);
+        boolean hasLatent = config.expertHidden() != config.hidden();
+        rows = allocate(DType.F32, slots, config.expertHidden());
+        gateUp = allocate(DType.F32, gateUpElements);
+        hidden = allocate(DType.F32, Math.max(slots * widest, maxTokens * shared));
+        expertRows = allocate(DType.F32, slots, config.expertHidden());
+        sharedRows = allocate(DType.F32, shared > 0 ? maxTokens : 0, config.hidden());
+        sharedGateLogits = allocate(DType.F32, config.sharedGated() ? maxTokens : 0, 1);
+        sum = allocate(DType.F32, maxTokens, config.hidden());
+        latent = allocate(DType.F32, hasLatent ? maxTokens : 0, config.expertHidden());
+        latentSum = allocate(DType.F32, hasLatent ? maxTokens : 0, config.expertHidden());
+        projected = allocate(DType.F32, hasLatent ? maxTokens : 0, config.hidden());
+    }
+
+    private Tensor allocate(DType dtype, long... shape) {
+        Tensor tensor = Tensor.allocate(arena, dtype, shape);
+        allocatedBytes += tensor.numBytes();
+        return tensor;
+    }
+
+    /** Marks the start of a pass. */
+    void begin(MoeConfig forConfig, long numTokens) {
+        if (!arena.scope().isAlive()) {
+            throw new IllegalStateException("workspace: closed; ask the layer for a new one");
+        }
+        if (!forConfig.equals(config)) {
+            throw new IllegalArgumentException(
+                    "workspace: expected one of this layer, got one made for another layer");
+        }
+        if (numTokens > maxTokens) {
+            throw new IllegalArgumentException(
+                    "workspace: expected room for tokens="
+                            + numTokens
+                            + ", got maxTokens="
+                            + maxTokens
+                            + "; ask the layer for a larger one");
+        }
+        if (!busy.compareAndSet(false, true)) {
+            throw new IllegalStateException(
+                    "workspace: in use by another forward pass; give each thread its own");
+        }
+        tokens = numTokens;
+    }
+
+    void end() {
+        busy.set(false);
+    }
+
+    Routing dense() {
+        return dense.first(tokens);
+    }
+
+    Routing routing(int type) {
+        return routings[type].first(tokens);
+    }
+
+    Tensor logits(int type) {
+        return logits[type].slice(0, tokens);
+    }
+
+    Tensor rows() {
+        return rows.slice(0, tokens * config.topK());
+    }
+
+    Tensor expertRows() {
+        return expertRows.slice(0, tokens * config.topK());
+    }
+
+    Tensor gateUp(long numRows, long columns) {
+        return gateUp.slice(0, numRows * columns).reshape(numRows, columns);
+    }
+
+    Tensor hidden(long numRows, long columns) {
+        return hidden.slice(0, numRows * columns).reshape(numRows, columns);
+    }
+
+    Tensor sharedRows() {
+        return sharedRows.slice(0, tokens);
+    }
+
+    Tensor sharedGateLogits() {
+        return sharedGateLogits.slice(0, tokens);
+    }
+
+    Tensor sum() {
+        return sum.slice(0, tokens);
+    }
+
+    Tensor latent() {
+        return latent.slice(0, tokens);
+    }
+
+    Tensor latentSum() {
+        return latentSum.slice(0, tokens);
+    }
+
+    Tensor projected() {
+        return projected.slice(0, tokens);
+    }
+
+    /** Brings the decisions of several routers together: each token's own. */
+    void merge(Tensor tokenTypes) {
+        int experts = config.numExperts() + config.numIdentityExperts();
+        for (long token = 0; token < tokens; token++) {
+            int type = tokenTypes.getInt(token);
+            mergedIds.row(token).data().copyFrom(routings[type].topkIds().row(token).data());
+            mergedWeights
+                    .row(token)
+                    .data()
+                    .copyFrom(routings[type].topkWeights().row(token).data());
+            mergedLogits.row(token).data().copyFrom(logits[type].row(token).data());
+        }
+        for (int type = 0; type < routings.length; type++) {
+            for (int e = 0; e < experts; e++) {
+                tokensPerExpert.setInt(
+                        (long) type * experts + e, routings[type].tokensPerExpert().getInt(e));
+            }
+        }
+    }
+
+    /**
+     * Logits of the last pass.
+     *
+     * @return F32 [tokens, numLogits]; [2, tokens, numKeys] with product keys; a view that the next
+     *     pass overwrites
+     */
+    public Tensor routerLogits() {
+        Tensor last = mergedLogits.slice(0, tokens);
+        RouterConfig router = config.routers().getFirst();
+        return router.selection() instanceof Selection.ProductKeys keys
+                ? last.reshape(2, tokens, keys.numKeys())
+                : last;
+    }
+
+    /**
+     * Experts of the last pass.
+     *
+     * @return I32 [tokens, topK], numbered within the token's type; a view that the next pass
+     *     overwrites
+     */
+    public Tensor topkIds() {
+        return mergedIds.slice(0, tokens);
+    }
+
+    /**
+     * Weights of the last pass.
+     *
+     * @return F32 [tokens, topK]; a view that the next pass overwrites
+     */
+    public Tensor topkWeights() {
+        return mergedWeights.slice(0, tokens);
+    }
+
+    /**
+     * Load of the last pass.
+     *
+     * @return I32 [numTokenTypes * (numExperts + numIdentityExperts)]; a view that the next pass
+     *     overwrites
+     */
+    public Tensor tokensPerExpert() {
+        return tokensPerExpert;
+    }
+
+    /**
+     * Tokens of the last pass.
+     *
+     * @return 0 before the first
+     */
+    public long tokens() {
+        return tokens;
+    }
+
+    /**
+     * The largest batch.
+     *
+     * @return tokens
+     */
+    public long maxTokens() {
+        return maxTokens;
+    }
+
+    /**
+     * Memory held.
+     *
+     * @return bytes, without the index maps
+     */
+    public long numBytes() {
+        return allocatedBytes;
+    }
+
+    /**
+     * Frees the memory; safe to call twice.
+     *
+     * @throws IllegalStateException during a forward pass
+     */
+    @Override
+    public void close() {
+        if (busy.get()) {
+            throw new IllegalStateException(
+                    "workspace: in use by a forward pass; close it afterwards");
+        }
+        if (arena.scope().isAlive()) {
+            arena.close();
+        }
+    }
+}

@@ -1,0 +1,79 @@
+package jmoe;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+import java.io.ByteArrayOutputStream;
+import java.io.PrintStream;
+import java.io.StringWriter;
+import java.lang.reflect.Constructor;
+import java.lang.reflect.Method;
+import java.net.URL;
+import java.net.URLClassLoader;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+
+import javax.tools.JavaCompiler;
+import javax.tools.StandardJavaFileManager;
+import javax.tools.ToolProvider;
+
+/** The README's example is compiled and run as it stands there. */
+final class ReadmeTest {
+    private static final Pattern JAVA_BLOCK = Pattern.compile("```java\n(.*?)```", Pattern.DOTALL);
+
+    @Test
+    void example_compilesAndPrintsWhatTheReadmeSays(@TempDir Path folder) throws Exception {
+        String readme = Files.readString(Path.of("README.md"));
+        Matcher block = JAVA_BLOCK.matcher(readme);
+        assertThat(block.find()).as("a java block in README.md").isTrue();
+        Path source = folder.resolve("Example.java");
+        Files.writeString(source, block.group(1));
+
+        JavaCompiler compiler = ToolProvider.getSystemJavaCompiler();
+        StringWriter messages = new StringWriter();
+        try (StandardJavaFileManager files = compiler.getStandardFileManager(null, null, null)) {
+            boolean compiled =
+                    compiler.getTask(
+                                    messages,
+                                    files,
+                                    null,
+                                    List.of("--release", "25", "-d", folder.toString()),
+                                    null,
+                                    files.getJavaFileObjects(source))
+                            .call();
+            assertThat(compiled).as(messages.toString()).isTrue();
+        }
+        assertThat(run(folder)).isEqualToIgnoringWhitespace(expectedOutput(readme));
+    }
+
+    private static String run(Path folder) throws Exception {
+        PrintStream stdout = System.out;
+        ByteArrayOutputStream captured = new ByteArrayOutputStream();
+        try (URLClassLoader loader = new URLClassLoader(new URL[] {folder.toUri().toURL()})) {
+            System.setOut(new PrintStream(captured, true, StandardCharsets.UTF_8));
+            Class<?> example = loader.loadClass("Example");
+            Constructor<?> constructor = example.getDeclaredConstructor();
+            constructor.setAccessible(true);
+            Method main = example.getDeclaredMethod("main");
+            main.setAccessible(true);
+            main.invoke(constructor.newInstance());
+        } finally {
+            System.setOut(stdout);
+        }
+        return captured.toString(StandardCharsets.UTF_8);
+    }
+
+    /** The text block that follows the example. */
+    private static String expectedOutput(String readme) {
+        Matcher output =
+                Pattern.compile("prints\n+```text\n(.*?)```", Pattern.DOTALL).matcher(readme);
+        assertThat(output.find()).as("the example's output in README.md").isTrue();
+        return output.group(1);
+    }
+}

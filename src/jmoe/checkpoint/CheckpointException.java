@@ -1,5 +1,7 @@
 package jmoe.checkpoint;
 
+import org.jspecify.annotations.Nullable;
+
 import java.io.Serial;
 
 /**
@@ -26,9 +28,9 @@ public final class CheckpointException extends RuntimeException {
      * A file that cannot be used because of another failure.
      *
      * @param message one sentence: file, tensor, violation, remedy
-     * @param cause the other failure
+     * @param cause the other failure, null if there is none
      */
-    public CheckpointException(String message, Throwable cause) {
+    public CheckpointException(String message, @Nullable Throwable cause) {
         super(message, cause);
     }
 

@@ -6,6 +6,7 @@ import tools.jackson.core.JacksonException;
 import tools.jackson.core.JsonParser;
 import tools.jackson.core.StreamReadConstraints;
 import tools.jackson.core.StreamReadFeature;
+import tools.jackson.core.TokenStreamFactory;
 import tools.jackson.core.TokenStreamLocation;
 import tools.jackson.core.json.JsonFactory;
 import tools.jackson.core.util.DefaultIndenter;
@@ -41,6 +42,8 @@ public final class Json {
     private static final JsonMapper MAPPER =
             JsonMapper.builder(
                             JsonFactory.builder()
+                                    // The table of names refuses files whose names collide.
+                                    .disable(TokenStreamFactory.Feature.CANONICALIZE_PROPERTY_NAMES)
                                     .streamReadConstraints(
                                             StreamReadConstraints.builder()
                                                     .maxNestingDepth(MAX_DEPTH)
@@ -143,6 +146,11 @@ public final class Json {
                         .withObjectIndenter(indenter)
                         .withArrayIndenter(indenter);
         return MAPPER.writer().with(printer).writeValueAsString(node(value));
+    }
+
+    /** Writes a value as {@link #text} takes it on one line, in UTF-8. */
+    static byte[] compact(@Nullable Object value) {
+        return MAPPER.writeValueAsBytes(node(value));
     }
 
     private static JsonNode node(@Nullable Object value) {

@@ -5,6 +5,7 @@ import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.nio.channels.FileChannel;
 import java.nio.file.AccessDeniedException;
+import java.nio.file.FileSystemException;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
@@ -52,6 +53,9 @@ record MappedFile(Path path, MemorySegment data) {
         if (e instanceof NoSuchFileException) {
             return "no such file or folder";
         }
+        if (e instanceof FileSystemException system && system.getReason() != null) {
+            return CheckpointException.oneLine(system.getReason());
+        }
         String message = e.getMessage();
         return message == null
                 ? e.getClass().getSimpleName()
@@ -79,7 +83,7 @@ record MappedFile(Path path, MemorySegment data) {
                 file.checkLength();
             }
             return result;
-        } catch (InternalError e) {
+        } catch (InternalError | CheckpointException e) {
             for (MappedFile file : files) {
                 file.checkLength();
             }

@@ -6,9 +6,9 @@ import tools.jackson.core.JacksonException;
 import tools.jackson.core.JsonParser;
 import tools.jackson.core.StreamReadConstraints;
 import tools.jackson.core.StreamReadFeature;
-import tools.jackson.core.TokenStreamFactory;
 import tools.jackson.core.TokenStreamLocation;
 import tools.jackson.core.json.JsonFactory;
+import tools.jackson.core.json.JsonReadFeature;
 import tools.jackson.core.util.DefaultIndenter;
 import tools.jackson.core.util.DefaultPrettyPrinter;
 import tools.jackson.core.util.Separators;
@@ -39,23 +39,26 @@ public final class Json {
 
     private static final int MAX_DEPTH = 128;
 
-    private static final JsonMapper MAPPER =
-            JsonMapper.builder(
-                            JsonFactory.builder()
-                                    // The table of names refuses files whose names collide.
-                                    .disable(TokenStreamFactory.Feature.CANONICALIZE_PROPERTY_NAMES)
-                                    .streamReadConstraints(
-                                            StreamReadConstraints.builder()
-                                                    .maxNestingDepth(MAX_DEPTH)
-                                                    .maxStringLength((int) MAX_FILE_BYTES)
-                                                    .maxNameLength((int) MAX_FILE_BYTES)
-                                                    .build())
-                                    .build())
-                    .enable(StreamReadFeature.STRICT_DUPLICATE_DETECTION)
-                    .enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS)
-                    .build();
+    private static final JsonMapper MAPPER = mapper(false);
+    private static final JsonMapper PYTHON_MAPPER = mapper(true);
 
     private Json() {}
+
+    private static JsonMapper mapper(boolean nonFinite) {
+        return JsonMapper.builder(
+                        JsonFactory.builder()
+                                .streamReadConstraints(
+                                        StreamReadConstraints.builder()
+                                                .maxNestingDepth(MAX_DEPTH)
+                                                .maxStringLength((int) MAX_FILE_BYTES)
+                                                .maxNameLength((int) MAX_FILE_BYTES)
+                                                .build())
+                                .build())
+                .enable(StreamReadFeature.STRICT_DUPLICATE_DETECTION)
+                .enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS)
+                .configure(JsonReadFeature.ALLOW_NON_NUMERIC_NUMBERS, nonFinite)
+                .build();
+    }
 
     /**
      * Reads a file.
@@ -63,8 +66,21 @@ public final class Json {
      * @throws CheckpointException if it cannot be read or is not JSON
      */
     static JsonNode parse(Path file) {
+        return parse(MAPPER, file.toString(), read(file));
+    }
+
+    /**
+     * Reads a file that Python wrote: NaN, Infinity and -Infinity are numbers, as they occur in
+     * config.json of state-space models.
+     *
+     * @throws CheckpointException if it cannot be read or is not JSON
+     */
+    static JsonNode parsePython(Path file) {
+        return parse(PYTHON_MAPPER, file.toString(), read(file));
+    }
+
+    private static byte[] read(Path file) {
         MappedFile.checkRegular(file);
-        byte[] bytes;
         try {
             long fileBytes = Files.size(file);
             if (fileBytes > MAX_FILE_BYTES) {
@@ -76,11 +92,10 @@ public final class Json {
                                 + MAX_FILE_BYTES
                                 + " bytes of JSON are read");
             }
-            bytes = Files.readAllBytes(file);
+            return Files.readAllBytes(file);
         } catch (IOException e) {
             throw new CheckpointException(file + ": cannot be read: " + MappedFile.reason(e), e);
         }
-        return parse(file.toString(), bytes);
     }
 
     /**
@@ -90,8 +105,12 @@ public final class Json {
      * @throws CheckpointException if they are not JSON
      */
     static JsonNode parse(String name, byte[] bytes) {
+        return parse(MAPPER, name, bytes);
+    }
+
+    private static JsonNode parse(JsonMapper mapper, String name, byte[] bytes) {
         try {
-            JsonNode node = MAPPER.readTree(reader(bytes));
+            JsonNode node = mapper.readTree(reader(bytes));
             if (node.isMissingNode()) {
                 throw new CheckpointException(name + ": is empty, expected JSON");
             }

@@ -114,14 +114,24 @@ public enum Backend {
      * @return for example {@code vector (256-bit vectors, 2 threads)}
      */
     public String description() {
+        return description(defaultThreads());
+    }
+
+    /**
+     * Name and what it runs on, when opened with some other number of threads.
+     *
+     * @param threads as given to {@link #open(int)}
+     * @return for example {@code vector (256-bit vectors, 1 thread)}
+     */
+    public String description(int threads) {
         return switch (this) {
             case REFERENCE -> "reference (plain loops, 1 thread)";
             case VECTOR ->
                     "vector ("
                             + VectorKernels.vectorBits()
                             + "-bit vectors, "
-                            + defaultThreads()
-                            + " threads)";
+                            + threads
+                            + (threads == 1 ? " thread)" : " threads)");
             case NATIVE, CUDA -> id();
         };
     }

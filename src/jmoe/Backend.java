@@ -8,6 +8,7 @@ import org.jspecify.annotations.Nullable;
 
 import java.lang.System.Logger;
 import java.lang.System.Logger.Level;
+import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
 
@@ -68,18 +69,19 @@ public enum Backend {
 
     static Choice choose(@Nullable String limit) {
         StringBuilder skipped = new StringBuilder();
-        int highest = limit == null ? CUDA.ordinal() : of(limit).ordinal();
+        List<Backend> fastestFirst = List.of(values()).reversed();
         if (limit != null) {
+            fastestFirst = fastestFirst.subList(fastestFirst.indexOf(of(limit)), values().length);
             skipped.append("; limited by -D").append(LIMIT_PROPERTY).append('=').append(limit);
         }
-        for (int i = highest; ; i--) {
-            Backend backend = values()[i];
+        for (Backend backend : fastestFirst) {
             Optional<String> problem = backend.unavailable();
             if (problem.isEmpty()) {
                 return new Choice(backend, "backend " + backend.description() + skipped);
             }
             skipped.append("; not ").append(problem.get());
         }
+        throw new AssertionError("the reference always runs");
     }
 
     /**

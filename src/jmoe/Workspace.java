@@ -80,11 +80,12 @@ public final class Workspace implements AutoCloseable {
             widest = Math.max(widest, intermediate);
         }
         long shared = config.sharedIntermediate();
-        long innerElements = Math.max(slots * widest, maxTokens * shared);
+        // The shared expert may be gated where the routed ones are not (Doge).
+        long gateUpElements = Math.max(halves * slots * widest, 2 * maxTokens * shared);
         boolean hasLatent = config.expertHidden() != config.hidden();
         rows = allocate(DType.F32, slots, config.expertHidden());
-        gateUp = allocate(DType.F32, halves * innerElements);
-        hidden = allocate(DType.F32, innerElements);
+        gateUp = allocate(DType.F32, gateUpElements);
+        hidden = allocate(DType.F32, Math.max(slots * widest, maxTokens * shared));
         expertRows = allocate(DType.F32, slots, config.expertHidden());
         sharedRows = allocate(DType.F32, shared > 0 ? maxTokens : 0, config.hidden());
         sharedGateLogits = allocate(DType.F32, config.sharedGated() ? maxTokens : 0, 1);
@@ -105,7 +106,7 @@ public final class Workspace implements AutoCloseable {
         if (!arena.scope().isAlive()) {
             throw new IllegalStateException("workspace: closed; ask the layer for a new one");
         }
-        if (forConfig != config) {
+        if (!forConfig.equals(config)) {
             throw new IllegalArgumentException(
                     "workspace: expected one of this layer, got one made for another layer");
         }
@@ -182,7 +183,6 @@ public final class Workspace implements AutoCloseable {
 
     /** Brings the decisions of several routers together: each token's own. */
     void merge(Tensor tokenTypes) {
-        int topK = config.topK();
         int experts = config.numExperts() + config.numIdentityExperts();
         for (long token = 0; token < tokens; token++) {
             int type = tokenTypes.getInt(token);

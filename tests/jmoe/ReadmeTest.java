@@ -2,6 +2,9 @@ package jmoe;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
 import java.io.ByteArrayOutputStream;
 import java.io.PrintStream;
 import java.io.StringWriter;
@@ -15,11 +18,10 @@ import java.nio.file.Path;
 import java.util.List;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
+
 import javax.tools.JavaCompiler;
 import javax.tools.StandardJavaFileManager;
 import javax.tools.ToolProvider;
-import org.junit.jupiter.api.Test;
-import org.junit.jupiter.api.io.TempDir;
 
 /** The README's example is compiled and run as it stands there. */
 final class ReadmeTest {
@@ -69,7 +71,8 @@ final class ReadmeTest {
 
     /** The text block that follows the example. */
     private static String expectedOutput(String readme) {
-        Matcher output = Pattern.compile("prints\n+```text\n(.*?)```", Pattern.DOTALL).matcher(readme);
+        Matcher output =
+                Pattern.compile("prints\n+```text\n(.*?)```", Pattern.DOTALL).matcher(readme);
         assertThat(output.find()).as("the example's output in README.md").isTrue();
         return output.group(1);
     }

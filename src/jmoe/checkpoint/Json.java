@@ -6,6 +6,7 @@ import tools.jackson.core.JacksonException;
 import tools.jackson.core.JsonParser;
 import tools.jackson.core.StreamReadConstraints;
 import tools.jackson.core.StreamReadFeature;
+import tools.jackson.core.TokenStreamFactory;
 import tools.jackson.core.TokenStreamLocation;
 import tools.jackson.core.json.JsonFactory;
 import tools.jackson.core.json.JsonReadFeature;
@@ -47,6 +48,8 @@ public final class Json {
     private static JsonMapper mapper(boolean nonFinite) {
         return JsonMapper.builder(
                         JsonFactory.builder()
+                                // The table of names refuses files whose names collide.
+                                .disable(TokenStreamFactory.Feature.CANONICALIZE_PROPERTY_NAMES)
                                 .streamReadConstraints(
                                         StreamReadConstraints.builder()
                                                 .maxNestingDepth(MAX_DEPTH)
@@ -116,7 +119,7 @@ public final class Json {
             }
             return node;
         } catch (JacksonException e) {
-            throw invalid(name, e);
+            throw invalid(name + ":", e);
         }
     }
 
@@ -125,17 +128,17 @@ public final class Json {
         return MAPPER.createParser(reader(bytes));
     }
 
-    /** What Jackson found, without its excerpt of the source. */
-    static CheckpointException invalid(String name, JacksonException e) {
+    /** The subject and what Jackson found, without its excerpt of the source. */
+    static CheckpointException invalid(String subject, JacksonException e) {
         if (e.getCause() instanceof CharacterCodingException) {
-            return new CheckpointException(name + ": is not valid UTF-8", e);
+            return new CheckpointException(subject + " is not valid UTF-8", e);
         }
         TokenStreamLocation at = e.getLocation();
         String where =
                 at == null ? "" : " at line " + at.getLineNr() + ", column " + at.getColumnNr();
         return new CheckpointException(
-                name
-                        + ": is not valid JSON"
+                subject
+                        + " is not valid JSON"
                         + where
                         + ": "
                         + CheckpointException.oneLine(e.getOriginalMessage()),
@@ -161,7 +164,9 @@ public final class Json {
         DefaultPrettyPrinter printer =
                 new DefaultPrettyPrinter(
                                 Separators.createDefaultInstance()
-                                        .withObjectNameValueSpacing(Separators.Spacing.AFTER))
+                                        .withObjectNameValueSpacing(Separators.Spacing.AFTER)
+                                        .withObjectEmptySeparator("")
+                                        .withArrayEmptySeparator(""))
                         .withObjectIndenter(indenter)
                         .withArrayIndenter(indenter);
         return MAPPER.writer().with(printer).writeValueAsString(node(value));

@@ -93,7 +93,7 @@ record NpyHeader(
     private static long littleEndian(byte[] bytes) {
         long value = 0;
         for (int i = bytes.length - 1; i >= 0; i--) {
-            value = value << 8 | bytes[i] & 0xff;
+            value = (value << 8) | (bytes[i] & 0xff);
         }
         return value;
     }
@@ -166,8 +166,8 @@ record NpyHeader(
 
     private static DType dtype(String name, String descr) {
         DType dtype = descr.isEmpty() ? null : dtypeOrNull(descr.substring(1));
-        boolean ordered = descr.startsWith("<") || descr.startsWith(">");
-        if (dtype == null || !ordered && !(descr.startsWith("|") && dtype.blockBytes() == 1)) {
+        String marks = dtype != null && dtype.blockBytes() == 1 ? "<>|" : "<>";
+        if (dtype == null || marks.indexOf(descr.charAt(0)) < 0) {
             throw new CheckpointException(
                     name
                             + ": dtype "

@@ -199,14 +199,19 @@ record SafetensorsHeader(Map<String, String> metadata, List<Entry> entries, long
                                     + ": expected a string, got "
                                     + got(parser));
                 }
-                metadata.put(key, parser.getString());
+                String value = parser.getString();
+                if (!StandardCharsets.UTF_8.newEncoder().canEncode(value)) {
+                    throw new CheckpointException(
+                            file
+                                    + ": __metadata__: "
+                                    + CheckpointException.quoted(key)
+                                    + " holds half a surrogate pair");
+                }
+                metadata.put(key, value);
             }
         }
 
         private Entry entry(String name, JsonParser parser) {
-            if (!StandardCharsets.UTF_8.newEncoder().canEncode(name)) {
-                throw violation(name, "name holds half a surrogate pair");
-            }
             if (parser.currentToken() != JsonToken.START_OBJECT) {
                 throw violation(name, "expected an object, got " + got(parser));
             }

@@ -49,7 +49,7 @@ public final class Tensor {
         if (!data.isNative()) {
             throw new IllegalArgumentException(
                     "data: expected off-heap memory, got a heap array; allocate it from an Arena or"
-                        + " copy it there");
+                            + " copy it there");
         }
         if (data.byteSize() < bytes) {
             throw new IllegalArgumentException(

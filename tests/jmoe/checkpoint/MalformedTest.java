@@ -15,6 +15,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 import java.util.stream.Stream;
 
 /** Every file of fixtures/malformed, see its TABLE.md. */
@@ -113,7 +114,7 @@ class MalformedTest {
             assertThat(file.tensor("z").describe()).isEqualTo("F32 [0, 4]");
         }
         try (Safetensors file = Safetensors.open(FOLDER.resolve("valid_metadata.safetensors"))) {
-            assertThat(file.metadata()).containsOnly(java.util.Map.entry("format", "pt"));
+            assertThat(file.metadata()).containsOnly(Map.entry("format", "pt"));
         }
     }
 

@@ -1,0 +1,136 @@
+package jmoe.vector;
+
+import jmoe.ops.RouterConfig;
+import jmoe.ops.RouterConfig.Capacity;
+import jmoe.ops.Routing;
+import jmoe.tensor.Tensor;
+
+import org.jspecify.annotations.Nullable;
+
+/** {@code topkIds, topkWeights = rule(logits)}: tokens in parallel, queues for a capacity not. */
+final class Route {
+    /** Logits that are worth handing to another thread. */
+    private static final int GRAIN_LOGITS = 2048;
+
+    private final Workers workers;
+    private final @Nullable TokenRouter[] routers;
+    private final ExpertQueues queues = new ExpertQueues();
+
+    /** Scores or weights by slot and the best score of each token, for a capacity. */
+    private double[] slotScores = new double[0];
+
+    private double[] bestScores = new double[0];
+
+    Route(Workers workers) {
+        this.workers = workers;
+        routers = new TokenRouter[workers.count()];
+    }
+
+    /** The arguments of one call, as the workers see them. */
+    private record Batch(
+            Elements logits,
+            @Nullable Elements bias,
+            @Nullable Elements tokenTypes,
+            Elements ids,
+            Elements weights,
+            RouterConfig config,
+            int tokens) {
+        boolean serves(int token) {
+            return config.tokenType() == RouterConfig.ALL_TOKENS
+                    || tokenTypes == null
+                    || tokenTypes.getInt(token) == config.tokenType();
+        }
+
+        long grain() {
+            return Math.max(1, GRAIN_LOGITS / config.numLogits());
+        }
+    }
+
+    void route(
+            Tensor logits,
+            RouterConfig config,
+            @Nullable Tensor selectionBias,
+            @Nullable Tensor tokenTypes,
+            Routing routing) {
+        Batch batch =
+                new Batch(
+                        Elements.of(logits, workers),
+                        selectionBias == null ? null : Elements.of(selectionBias, workers),
+                        tokenTypes == null ? null : Elements.of(tokenTypes, workers),
+                        Elements.of(routing.topkIds(), workers),
+                        Elements.of(routing.topkWeights(), workers),
+                        config,
+                        (int) routing.tokens());
+        Capacity capacity = config.capacity();
+        if (capacity != null) {
+            routeWithin(capacity, batch);
+            return;
+        }
+        workers.run(
+                batch.tokens,
+                batch.grain(),
+                (worker, from, to) -> {
+                    TokenRouter router = router(worker, config);
+                    for (int token = (int) from; token < to; token++) {
+                        routeToken(router, batch, token);
+                        writeWeights(batch, token, batch.serves(token) ? router.weights : null, 0);
+                    }
+                });
+    }
+
+    private TokenRouter router(int worker, RouterConfig config) {
+        TokenRouter router = routers[worker];
+        if (router == null || !router.serves(config)) {
+            router = new TokenRouter(config);
+            routers[worker] = router;
+        }
+        return router;
+    }
+
+    private static void routeToken(TokenRouter router, Batch batch, int token) {
+        int topK = batch.config.topK();
+        boolean served = batch.serves(token);
+        if (served) {
+            router.route(batch.logits, batch.bias, token, batch.tokens);
+        }
+        for (int k = 0; k < topK; k++) {
+            batch.ids.setInt((long) token * topK + k, served ? router.ids[k] : -1);
+        }
+    }
+
+    /** Writes the K weights that begin at {@code from}, or zeros. */
+    private static void writeWeights(
+            Batch batch, int token, double @Nullable [] weights, int from) {
+        int topK = batch.config.topK();
+        for (int k = 0; k < topK; k++) {
+            float weight = weights == null ? 0 : (float) weights[from + k];
+            batch.weights.setFloat((long) token * topK + k, weight);
+        }
+    }
+
+    private void routeWithin(Capacity capacity, Batch batch) {
+        int topK = batch.config.topK();
+        int slots = batch.tokens * topK;
+        slotScores = slotScores.length < slots ? new double[slots] : slotScores;
+        bestScores = bestScores.length < batch.tokens ? new double[batch.tokens] : bestScores;
+        workers.run(
+                batch.tokens,
+                batch.grain(),
+                (worker, from, to) -> {
+                    TokenRouter router = router(worker, batch.config);
+                    for (int token = (int) from; token < to; token++) {
+                        routeToken(router, batch, token);
+                        bestScores[token] = batch.serves(token) ? router.bestScore() : 0;
+                        System.arraycopy(router.weights, 0, slotScores, token * topK, topK);
+                    }
+                });
+        queues.drop(capacity, batch.config, batch.ids, batch.tokens, bestScores, slotScores);
+        for (int token = 0; token < batch.tokens; token++) {
+            boolean served = batch.serves(token);
+            if (served && capacity.normaliseAfter()) {
+                TokenRouter.normaliseKept(batch.config, slotScores, token * topK);
+            }
+            writeWeights(batch, token, served ? slotScores : null, token * topK);
+        }
+    }
+}

@@ -1,0 +1,258 @@
+package jmoe.vector;
+
+import jmoe.ops.RouterConfig;
+import jmoe.ops.RouterConfig.Normalisation;
+import jmoe.ops.RouterConfig.Score;
+import jmoe.ops.RouterConfig.Selection;
+
+import org.jspecify.annotations.Nullable;
+
+/**
+ * The rules of {@link RouterConfig} for one token at a time, in double: selection must not depend
+ * on how a score is rounded. Owned by one worker; its arrays are reused.
+ */
+final class TokenRouter {
+    /** Results of the last token: ids by falling candidate, and their weights. */
+    final int[] ids;
+
+    final double[] weights;
+
+    private final RouterConfig config;
+    private final boolean softmaxOfChosen;
+    private final boolean normalisesLater;
+    private final boolean ranksTokens;
+    private final @Nullable ProductKeySearch keys;
+    private final TopK top;
+    private final @Nullable GroupFilter groups;
+    private final double[] chosenLogits;
+    private final double[] chosenScores;
+    private double bestScore;
+
+    // Over all experts; only allocated for rules that look at every expert.
+    private float[] row = new float[0];
+    private double[] logits = new double[0];
+    private double[] scores = new double[0];
+    private double[] candidates = new double[0];
+
+    TokenRouter(RouterConfig config) {
+        this.config = config;
+        int topK = config.topK();
+        ids = new int[topK];
+        weights = new double[topK];
+        chosenLogits = new double[topK];
+        chosenScores = new double[topK];
+        top = new TopK(topK);
+        softmaxOfChosen =
+                config.score() == Score.SOFTMAX
+                        && config.normalisation() instanceof Normalisation.Sum sum
+                        && sum.epsilon() == 0;
+        normalisesLater = config.capacity() != null && config.capacity().normaliseAfter();
+        ranksTokens = config.capacity() != null && config.capacity().byProbability();
+        keys =
+                config.selection() instanceof Selection.ProductKeys p
+                        ? new ProductKeySearch(p.numKeys(), topK)
+                        : null;
+        groups =
+                config.selection() instanceof Selection.GroupLimited limited
+                        ? new GroupFilter(config.numExperts(), limited)
+                        : null;
+    }
+
+    boolean serves(RouterConfig other) {
+        return config.equals(other);
+    }
+
+    /** The best score of the last token, by which tokens queue; 0 if the rule has no scores. */
+    double bestScore() {
+        return bestScore;
+    }
+
+    /**
+     * Routes a token. With a capacity that normalises afterwards, the weights are the plain scores.
+     *
+     * @param all logits of the batch
+     * @param bias selection bias, or null
+     * @param token which token
+     * @param tokens tokens of the batch
+     */
+    void route(Elements all, @Nullable Elements bias, long token, long tokens) {
+        bestScore = 0;
+        if (keys != null) {
+            keys.read(all, token, tokens);
+            if (bias == null && keys.isExact()) {
+                chooseByHalves(keys);
+                weigh();
+                return;
+            }
+        }
+        readLogits(all, token);
+        if (config.selection() instanceof Selection.SparseMixer mixer) {
+            mixSparsely(mixer.jitter());
+            return;
+        }
+        choose(bias);
+        weigh();
+    }
+
+    private void readLogits(Elements all, long token) {
+        int numExperts = config.numExperts();
+        if (logits.length == 0) {
+            row = new float[keys == null ? Lanes.padded(numExperts) : 0];
+            logits = new double[numExperts];
+            scores = new double[numExperts];
+            candidates = new double[numExperts];
+        }
+        if (keys != null) {
+            for (int e = 0; e < numExperts; e++) {
+                logits[e] = keys.sum(e);
+            }
+            return;
+        }
+        all.read(token * numExperts, numExperts, row, 0);
+        for (int e = 0; e < numExperts; e++) {
+            logits[e] = row[e];
+        }
+    }
+
+    private void chooseByHalves(ProductKeySearch search) {
+        search.select(ids);
+        double max = search.max();
+        boolean softmax = config.score() == Score.SOFTMAX;
+        double sum = softmax && (ranksTokens || !softmaxOfChosen) ? search.expSum() : 1;
+        for (int k = 0; k < ids.length; k++) {
+            chosenLogits[k] = search.sum(ids[k]);
+            chosenScores[k] =
+                    softmax ? Math.exp(chosenLogits[k] - max) / sum : sigmoid(chosenLogits[k]);
+        }
+        bestScore = chosenScores[0];
+    }
+
+    private void choose(@Nullable Elements bias) {
+        boolean byLogit = bias == null && !config.judgesGroupsBySum();
+        boolean softmax = config.score() == Score.SOFTMAX;
+        boolean scoresAll = !byLogit || ranksTokens || (softmax && !softmaxOfChosen);
+        if (scoresAll) {
+            scoreAll(softmax);
+        }
+        for (int e = 0; e < candidates.length; e++) {
+            candidates[e] = byLogit ? logits[e] : scores[e] + (bias == null ? 0 : bias.getFloat(e));
+        }
+        if (groups != null) {
+            groups.filter(candidates);
+        }
+        top.clear();
+        for (int e = 0; e < candidates.length; e++) {
+            top.offer(candidates[e], e);
+        }
+        top.drain(ids);
+        for (int k = 0; k < ids.length; k++) {
+            chosenLogits[k] = logits[ids[k]];
+            chosenScores[k] = scoresAll ? scores[ids[k]] : softmax ? 0 : sigmoid(chosenLogits[k]);
+        }
+    }
+
+    private void scoreAll(boolean softmax) {
+        double max = Double.NEGATIVE_INFINITY;
+        for (double z : logits) {
+            max = Math.max(max, z);
+        }
+        double sum = 0;
+        for (int e = 0; e < logits.length; e++) {
+            scores[e] = softmax ? Math.exp(logits[e] - max) : sigmoid(logits[e]);
+            sum += scores[e];
+        }
+        double divisor = softmax ? sum : 1;
+        bestScore = Double.NEGATIVE_INFINITY;
+        for (int e = 0; e < scores.length; e++) {
+            scores[e] /= divisor;
+            bestScore = Math.max(bestScore, scores[e]);
+        }
+    }
+
+    private static double sigmoid(double z) {
+        return 1 / (1 + Math.exp(-z));
+    }
+
+    private void weigh() {
+        if (softmaxOfChosen) {
+            // The same weights as s / sum s, without underflow.
+            double max = Double.NEGATIVE_INFINITY;
+            for (double z : chosenLogits) {
+                max = Math.max(max, z);
+            }
+            for (int k = 0; k < weights.length; k++) {
+                weights[k] = Math.exp(chosenLogits[k] - max);
+            }
+        } else {
+            System.arraycopy(chosenScores, 0, weights, 0, weights.length);
+        }
+        if (!normalisesLater) {
+            normalise(config, weights, 0);
+        }
+    }
+
+    /**
+     * Turns the scores of a token's slots into weights.
+     *
+     * @param config the rule
+     * @param scores scores, replaced by weights
+     * @param from index of the first of the token's K scores
+     */
+    static void normalise(RouterConfig config, double[] scores, int from) {
+        int to = from + config.topK();
+        double divisor = divisor(config.normalisation(), scores, from, to);
+        for (int k = from; k < to; k++) {
+            scores[k] = scores[k] / divisor * config.factor();
+        }
+    }
+
+    /** As {@link #normalise}, but a dropped slot stays 0 even if the divisor is 0. */
+    static void normaliseKept(RouterConfig config, double[] scores, int from) {
+        int to = from + config.topK();
+        double divisor = divisor(config.normalisation(), scores, from, to);
+        for (int k = from; k < to; k++) {
+            scores[k] = scores[k] == 0 ? 0 : scores[k] / divisor * config.factor();
+        }
+    }
+
+    private static double divisor(Normalisation normalisation, double[] scores, int from, int to) {
+        double sum = 0;
+        for (int k = from; k < to; k++) {
+            sum += scores[k];
+        }
+        return switch (normalisation) {
+            case Normalisation.None none -> 1;
+            case Normalisation.Sum n -> sum + n.epsilon();
+            case Normalisation.ClampedSum n -> Math.max(sum, n.min());
+            case Normalisation.PNorm n -> {
+                double powers = 0;
+                for (int k = from; k < to; k++) {
+                    powers += Math.pow(Math.abs(scores[k]), n.p());
+                }
+                yield Math.pow(powers, 1 / n.p());
+            }
+        };
+    }
+
+    private void mixSparsely(double jitter) {
+        double[] rest = candidates;
+        System.arraycopy(logits, 0, rest, 0, rest.length);
+        top.clear();
+        for (int e = 0; e < rest.length; e++) {
+            top.offer(rest[e], e);
+        }
+        top.drain(ids);
+        for (int k = 0; k < ids.length; k++) {
+            double max = rest[ids[k]];
+            double sum = 0;
+            for (int e = 0; e < rest.length; e++) {
+                double distance = (max - logits[e]) / Math.max(Math.abs(logits[e]), max);
+                if (!(distance > 2 * jitter)) {
+                    sum += Math.exp(rest[e] - max);
+                }
+            }
+            weights[k] = config.factor() / sum;
+            rest[ids[k]] = Double.NEGATIVE_INFINITY;
+        }
+    }
+}

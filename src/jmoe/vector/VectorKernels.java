@@ -1,0 +1,155 @@
+package jmoe.vector;
+
+import jmoe.ops.Activation;
+import jmoe.ops.Arguments;
+import jmoe.ops.Kernels;
+import jmoe.ops.RouterConfig;
+import jmoe.ops.Routing;
+import jmoe.tensor.Check;
+import jmoe.tensor.DType;
+import jmoe.tensor.Tensor;
+
+import org.jspecify.annotations.Nullable;
+
+/**
+ * The operations with the Vector API on several threads. Arguments are host tensors of F32, F16 or
+ * BF16.
+ */
+public final class VectorKernels implements Kernels {
+    private final Workers workers;
+    private final Route route;
+    private final Permute permute;
+    private final GroupedGemm groupedGemm;
+    private final Swiglu swiglu;
+    private final Unpermute unpermute;
+
+    /**
+     * Starts the threads, which sleep between operations until {@link #close}.
+     *
+     * @param threads how many threads compute, the caller's among them; at least 1
+     */
+    public VectorKernels(int threads) {
+        workers = new Workers(threads);
+        Chunks chunks = new Chunks(workers);
+        route = new Route(workers);
+        permute = new Permute(workers, chunks);
+        groupedGemm = new GroupedGemm(workers);
+        swiglu = new Swiglu(workers, chunks);
+        unpermute = new Unpermute(workers, chunks);
+    }
+
+    /**
+     * The vectors of this machine.
+     *
+     * @return bits of one vector
+     */
+    public static int vectorBits() {
+        return Lanes.FLOATS.vectorBitSize();
+    }
+
+    @Override
+    public void route(
+            Tensor logits,
+            RouterConfig config,
+            @Nullable Tensor selectionBias,
+            @Nullable Tensor tokenTypes,
+            Routing routing) {
+        workers.checkOpen();
+        Arguments.route(logits, config, selectionBias, tokenTypes, routing);
+        computable("route", "logits", logits);
+        host("selectionBias", selectionBias);
+        host("tokenTypes", tokenTypes);
+        Check.host("topkIds", routing.topkIds());
+        Check.host("topkWeights", routing.topkWeights());
+        workers.exclusively(() -> route.route(logits, config, selectionBias, tokenTypes, routing));
+    }
+
+    @Override
+    public void sortByExpert(Routing routing) {
+        workers.checkOpen();
+        Arguments.sortByExpert(routing);
+        Check.host("topkIds", routing.topkIds());
+        Check.host("tokensPerExpert", routing.tokensPerExpert());
+        Check.host("expertOffsets", routing.expertOffsets());
+        Check.host("rowToSlot", routing.rowToSlot());
+        Check.host("slotToRow", routing.slotToRow());
+        workers.exclusively(() -> SortByExpert.sort(routing));
+    }
+
+    @Override
+    public void permute(Tensor x, Routing routing, @Nullable Tensor weights, Tensor rows) {
+        workers.checkOpen();
+        Arguments.permute(x, routing, weights, rows);
+        computable("permute", "x", x);
+        computable("permute", "rows", rows);
+        host("weights", weights);
+        Check.host("rowToSlot", routing.rowToSlot());
+        Check.host("expertOffsets", routing.expertOffsets());
+        workers.exclusively(() -> permute.gather(x, routing, weights, rows));
+    }
+
+    @Override
+    public void groupedGemm(
+            Tensor x, Tensor weight, @Nullable Tensor bias, Tensor expertOffsets, Tensor y) {
+        workers.checkOpen();
+        Arguments.groupedGemm(x, weight, bias, expertOffsets, y);
+        computable("groupedGemm", "x", x);
+        computable("groupedGemm", "weight", weight);
+        computable("groupedGemm", "y", y);
+        host("bias", bias);
+        Check.host("expertOffsets", expertOffsets);
+        workers.exclusively(() -> groupedGemm.multiply(x, weight, bias, expertOffsets, y));
+    }
+
+    @Override
+    public void swiglu(Tensor gateUp, Activation activation, Tensor expertOffsets, Tensor hidden) {
+        workers.checkOpen();
+        Arguments.swiglu(gateUp, activation, expertOffsets, hidden);
+        computable("swiglu", "gateUp", gateUp);
+        computable("swiglu", "hidden", hidden);
+        Check.host("expertOffsets", expertOffsets);
+        workers.exclusively(() -> swiglu.apply(gateUp, activation, expertOffsets, hidden));
+    }
+
+    @Override
+    public void unpermute(
+            Tensor rows, Routing routing, @Nullable Tensor weights, Residual residual, Tensor y) {
+        workers.checkOpen();
+        Arguments.unpermute(rows, routing, weights, residual, y);
+        computable("unpermute", "rows", rows);
+        computable("unpermute", "addend", residual.addend());
+        computable("unpermute", "identity", residual.identity());
+        computable("unpermute", "y", y);
+        host("weights", weights);
+        Check.host("slotToRow", routing.slotToRow());
+        Check.host("topkIds", routing.topkIds());
+        workers.exclusively(() -> unpermute.reduce(rows, routing, weights, residual, y));
+    }
+
+    /** Waits for the running operation, then ends the threads. */
+    @Override
+    public void close() {
+        workers.close();
+    }
+
+    private static void host(String name, @Nullable Tensor tensor) {
+        if (tensor != null) {
+            Check.host(name, tensor);
+        }
+    }
+
+    private static void computable(String operation, String name, @Nullable Tensor tensor) {
+        if (tensor == null) {
+            return;
+        }
+        if (tensor.dtype() == DType.F64) {
+            throw new UnsupportedOperationException(
+                    operation
+                            + ": "
+                            + name
+                            + " of type F64 is not supported by the vector backend; use F32, F16 or"
+                            + " BF16, or the reference backend");
+        }
+        Check.host(name, tensor);
+    }
+}

@@ -1,0 +1,59 @@
+package jmoe.vector;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import org.junit.jupiter.api.Test;
+
+import java.util.Comparator;
+import java.util.Random;
+import java.util.stream.IntStream;
+
+class TopKTest {
+    private static final double[] VALUES = {
+        1, 2, 2, 3, 0.0, -0.0, -1, Double.NaN, Double.POSITIVE_INFINITY, Double.NEGATIVE_INFINITY
+    };
+
+    @Test
+    void drain_givesTheBestFirst_lowestIdOfEquals_nanLast() {
+        Random random = new Random(3);
+        for (int repeat = 0; repeat < 2000; repeat++) {
+            int count = 1 + random.nextInt(40);
+            int k = 1 + random.nextInt(count);
+            double[] values =
+                    random.doubles(count).map(u -> VALUES[(int) (u * VALUES.length)]).toArray();
+            int[] want =
+                    IntStream.range(0, count)
+                            .boxed()
+                            .sorted(
+                                    Comparator.comparingDouble((Integer i) ->
+                                                    Double.isNaN(values[i])
+                                                            ? 1e300
+                                                            : -Math.clamp(values[i], -1e200, 1e200)
+                                                                    + 0.0)
+                                            .thenComparing(i -> i))
+                            .limit(k)
+                            .mapToInt(i -> i)
+                            .toArray();
+            TopK top = new TopK(k);
+            int[] got = new int[k];
+            // In any order of offering.
+            int step = random.nextBoolean() ? 1 : -1;
+            for (int i = 0; i < count; i++) {
+                int id = step > 0 ? i : count - 1 - i;
+                top.offer(values[id], id);
+            }
+            assertThat(top.drain(got)).isEqualTo(k);
+            assertThat(got).isEqualTo(want);
+        }
+    }
+
+    @Test
+    void drain_givesFewerIfFewerWereOffered() {
+        TopK top = new TopK(3);
+        top.offer(1, 5);
+        int[] got = {-7, -7, -7};
+        assertThat(top.drain(got)).isEqualTo(1);
+        assertThat(got).containsExactly(5, -7, -7);
+        assertThat(top.drain(got)).isZero();
+    }
+}

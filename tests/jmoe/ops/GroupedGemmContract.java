@@ -35,6 +35,33 @@ interface GroupedGemmContract extends Contract {
         }
     }
 
+    /** The formula once more, in the test. */
+    @Test
+    default void groupedGemm_equalsFormula() {
+        int[] counts = {2, 0, 3};
+        int out = 5;
+        int in = 9;
+        try (Arena arena = Arena.ofConfined()) {
+            Tensor x = Cases.normal(arena, DType.F32, 1, 5, in);
+            Tensor weight = Cases.normal(arena, DType.F32, 2, 3, out, in);
+            Tensor bias = Cases.normal(arena, DType.F32, 3, 3, out);
+            Tensor got = Tensor.allocate(arena, DType.F32, 5, out);
+            backend().groupedGemm(x, weight, bias, Cases.offsets(arena, counts), got);
+            Tensor want = Tensor.allocate(arena, DType.F64, 5, out);
+            for (int row = 0; row < 5; row++) {
+                int e = row < 2 ? 0 : 2;
+                for (int n = 0; n < out; n++) {
+                    double sum = bias.row(e).getDouble(n);
+                    for (int k = 0; k < in; k++) {
+                        sum += x.row(row).getDouble(k) * weight.row(e).row(n).getDouble(k);
+                    }
+                    want.row(row).setDouble(n, sum);
+                }
+            }
+            Tolerance.assertClose("groupedGemm", "formula", got, want, in + 1);
+        }
+    }
+
     /** The router: one group, all rows, F32; the widths of real models. */
     @Test
     default void groupedGemm_withOneGroup_isDense() {

@@ -97,7 +97,7 @@ interface UnpermuteContract extends Contract {
     }
 
     @Test
-    default void unpermute_givesIdentityOfTokensWithIdentityExperts() {
+    default void unpermute_addsIdentityAndAddend() {
         try (Arena arena = Arena.ofConfined()) {
             Routing routing = Routing.allocate(arena, 2, 2, 4);
             int[] ids = {0, 3, 2, 1};
@@ -108,15 +108,19 @@ interface UnpermuteContract extends Contract {
             Cases.sort(routing);
             Tensor rows = fill(Tensor.allocate(arena, DType.F32, 4, 3), 10);
             Tensor identity = fill(Tensor.allocate(arena, DType.F32, 2, 3), 100);
+            Tensor each = fill(Tensor.allocate(arena, DType.F32, 2, 3), 1000);
             Tensor y = Tensor.allocate(arena, DType.F32, 2, 3);
-            Residual residual = new Residual(null, identity, 2, 2);
-            backend().unpermute(rows, routing, routing.topkWeights(), residual, y);
-            for (int h = 0; h < 3; h++) {
-                // Experts 2 and 3 return their input; rows of experts 0 and 1 are rows 0 and 1.
-                double first = 2 * (1 * (10 + h) + 2 * (100 + h));
-                double second = 2 * (3 * (103 + h) + 4 * (13 + h));
-                assertThat(y.getDouble(h)).isEqualTo(first);
-                assertThat(y.getDouble(3 + h)).isEqualTo(second);
+            for (Tensor addend : new Tensor[] {each, each.slice(1, 1)}) {
+                Residual residual = new Residual(addend, identity, 2, 2);
+                backend().unpermute(rows, routing, routing.topkWeights(), residual, y);
+                for (int h = 0; h < 3; h++) {
+                    // Experts 2 and 3 return their input; experts 0 and 1 have rows 0 and 1.
+                    double first = 2 * (1 * (10 + h) + 2 * (100 + h));
+                    double second = 2 * (3 * (103 + h) + 4 * (13 + h));
+                    double added = addend.dim(0) == 1 ? 1003 + h : 1000 + h;
+                    assertThat(y.getDouble(h)).isEqualTo(added + first);
+                    assertThat(y.getDouble(3 + h)).isEqualTo(1003 + h + second);
+                }
             }
         }
     }

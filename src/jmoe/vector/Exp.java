@@ -36,6 +36,9 @@ final class Exp {
 
     private static final float LOWEST = -120;
 
+    /** Times this power of two, e^r is still far from subnormal. */
+    private static final int NORMAL_POWER = -100;
+
     private static final float C7 = 1 / 5040f;
     private static final float C6 = 1 / 720f;
     private static final float C5 = 1 / 120f;
@@ -55,24 +58,25 @@ final class Exp {
     }
 
     /**
-     * factor / (1 + e^-z); error below 3 ulp, with |factor| at most |z| or 1 also where the result
-     * is subnormal.
+     * factor sigmoid(z) scale, where sigmoid(z) = 1 / (1 + e^-z); error below 4 ulp, with |factor|
+     * at most |z| or 1 also where sigmoid(z) itself would be subnormal or 0.
      */
-    static FloatVector sigmoidTimes(FloatVector factor, FloatVector z) {
+    static FloatVector sigmoidTimes(FloatVector factor, FloatVector z, FloatVector scale) {
         FloatVector one = FloatVector.broadcast(Lanes.FLOATS, 1);
         VectorMask<Float> negative = z.compare(LT, 0);
         FloatVector bounded = z.abs().neg().max(LOWEST);
         FloatVector rounded = bounded.fma(LOG2_E, ROUNDER);
         IntVector n = rounded.reinterpretAsInts().sub(ROUNDER_BITS);
-        IntVector half = n.lanewise(ASHR, 1);
+        IntVector most = n.max(NORMAL_POWER);
         FloatVector mantissa = mantissa(bounded, rounded);
-        FloatVector low = power(half);
-        FloatVector high = power(n.sub(half)).blend(0, z.compare(LT, LOWEST));
+        FloatVector low = power(most).blend(0, z.compare(LT, LOWEST));
+        FloatVector high = power(n.sub(most));
         FloatVector divisor = mantissa.mul(low).mul(high).add(1);
-        // The powers of two come last: factor e^z may be normal where e^z is not.
+        // The last powers of two come after the scale, so that only the result can be subnormal.
         return factor.mul(one.blend(mantissa, negative))
                 .div(divisor)
                 .mul(one.blend(low, negative))
+                .mul(scale)
                 .mul(one.blend(high, negative));
     }
 

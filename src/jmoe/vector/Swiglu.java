@@ -54,7 +54,7 @@ final class Swiglu {
         for (int i = 0; i < count; i += Lanes.COUNT) {
             FloatVector g = FloatVector.fromArray(Lanes.FLOATS, gate, i);
             FloatVector u = FloatVector.fromArray(Lanes.FLOATS, up, i);
-            Exp.sigmoidTimes(g, g).mul(u).intoArray(up, i);
+            Exp.sigmoidTimes(g, g, u).intoArray(up, i);
         }
     }
 
@@ -62,14 +62,15 @@ final class Swiglu {
         for (int i = 0; i < count; i += Lanes.COUNT) {
             FloatVector g = FloatVector.fromArray(Lanes.FLOATS, gate, i).min(limit);
             FloatVector u = FloatVector.fromArray(Lanes.FLOATS, up, i).min(limit).max(-limit);
-            Exp.sigmoidTimes(g, g.mul(ALPHA)).mul(u.add(1)).intoArray(up, i);
+            Exp.sigmoidTimes(g, g.mul(ALPHA), u.add(1)).intoArray(up, i);
         }
     }
 
     private static void silu(float[] up, int count) {
+        FloatVector one = FloatVector.broadcast(Lanes.FLOATS, 1);
         for (int i = 0; i < count; i += Lanes.COUNT) {
             FloatVector u = FloatVector.fromArray(Lanes.FLOATS, up, i);
-            Exp.sigmoidTimes(u, u).intoArray(up, i);
+            Exp.sigmoidTimes(u, u, one).intoArray(up, i);
         }
     }
 

@@ -1,0 +1,116 @@
+package jmoe.cli;
+
+import jmoe.Backend;
+
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Option;
+
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.concurrent.Callable;
+
+/** Says what this machine offers and which backends can run on it. */
+@Command(
+        name = "info",
+        mixinStandardHelpOptions = true,
+        versionProvider = Main.Version.class,
+        sortOptions = false,
+        description = "Show the JDK, the CPU and which backends can run here.",
+        footer = {"", "Examples:", "  jmoe info", "  jmoe info --json"})
+@SuppressWarnings("AvoidCommonTypeNames") // every command is a class of its name
+final class Info implements Callable<Integer> {
+    private final Screen screen;
+
+    @Option(names = "--json", description = "Report as one JSON object.")
+    private boolean json;
+
+    Info(Screen screen) {
+        this.screen = screen;
+    }
+
+    /**
+     * Whether a backend can run.
+     *
+     * @param backend which one
+     * @param reason why not; empty if it can
+     * @param remedy what to do about it; empty if it can or there is none
+     */
+    private record Status(Backend backend, String reason, String remedy) {
+        static Status of(Backend backend) {
+            Optional<String> problem = backend.unavailable();
+            if (problem.isEmpty()) {
+                return new Status(backend, "", "");
+            }
+            String text = problem.get();
+            String named = backend.id() + ": ";
+            String unnamed = text.startsWith(named) ? text.substring(named.length()) : text;
+            int end = unnamed.indexOf("; ");
+            return end < 0
+                    ? new Status(backend, unnamed, "")
+                    : new Status(backend, unnamed.substring(0, end), unnamed.substring(end + 2));
+        }
+
+        boolean available() {
+            return reason.isEmpty();
+        }
+
+        Map<String, Object> json() {
+            Map<String, Object> json = new LinkedHashMap<>();
+            json.put("name", backend.id());
+            json.put("available", available());
+            if (available()) {
+                json.put("description", backend.description());
+            } else {
+                json.put("reason", reason);
+                json.put("remedy", remedy);
+            }
+            return json;
+        }
+    }
+
+    @Override
+    public Integer call() {
+        List<Status> statuses = new ArrayList<>();
+        for (Backend backend : Backend.values()) {
+            statuses.add(Status.of(backend));
+        }
+        if (json) {
+            Map<String, Object> object = new LinkedHashMap<>();
+            object.put("jmoe", Main.Version.text());
+            object.putAll(Machine.json());
+            object.put("backends", statuses.stream().map(Status::json).toList());
+            object.put("best", Backend.best().id());
+            screen.json(object);
+            return Main.OK;
+        }
+        screen.line(screen.bold("jmoe " + Main.Version.text()));
+        Machine.print(screen);
+        screen.heading("Backends");
+        for (Status status : statuses) {
+            if (status.available()) {
+                screen.field(
+                        status.backend.id(),
+                        "available: "
+                                + detail(status.backend)
+                                + (status.backend == Backend.best() ? ", used by default" : ""));
+            } else {
+                screen.field(status.backend.id(), "not available: " + status.reason);
+                if (!status.remedy.isEmpty()) {
+                    screen.field("", "remedy: " + status.remedy);
+                }
+            }
+        }
+        return Main.OK;
+    }
+
+    /** The description without the name, which stands before it. */
+    private static String detail(Backend backend) {
+        String text = backend.description();
+        return text.startsWith(backend.id() + " (") && text.endsWith(")")
+                ? text.substring(backend.id().length() + 2, text.length() - 1)
+                : text;
+    }
+}

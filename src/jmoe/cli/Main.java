@@ -1,0 +1,174 @@
+package jmoe.cli;
+
+import jmoe.checkpoint.CheckpointException;
+
+import org.jspecify.annotations.Nullable;
+
+import picocli.CommandLine;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.IVersionProvider;
+import picocli.CommandLine.Model.CommandSpec;
+import picocli.CommandLine.ParameterException;
+import picocli.CommandLine.Spec;
+
+import java.io.IOException;
+import java.io.PrintWriter;
+import java.io.UncheckedIOException;
+import java.util.concurrent.Callable;
+import java.util.logging.Level;
+import java.util.logging.Logger;
+
+/** The {@code jmoe} command. */
+@Command(
+        name = "jmoe",
+        mixinStandardHelpOptions = true,
+        versionProvider = Main.Version.class,
+        description = "Mixture-of-Experts layers for the JVM.",
+        synopsisSubcommandLabel = "COMMAND",
+        footer = {
+            "",
+            "Examples:",
+            "  jmoe demo",
+            "  jmoe inspect tests/golden/mixtral-0",
+            "  jmoe run tests/golden/mixtral-0 --check \\",
+            "      --input tests/golden/mixtral-0/cases.safetensors:t33.x",
+            "",
+            "Exit status: 0 done, 1 a comparison is out of tolerance, 2 wrong usage, a",
+            "broken file or something unsupported, 3 an error in jmoe itself."
+        })
+public final class Main implements Callable<Integer> {
+    /** Everything went well. */
+    static final int OK = 0;
+
+    /** A comparison is out of tolerance. */
+    static final int OUT_OF_TOLERANCE = 1;
+
+    /** Wrong usage, bad file or not supported: the user can mend it. */
+    static final int REFUSED = 2;
+
+    /** An error of this program. */
+    static final int INTERNAL_ERROR = 3;
+
+    @Spec private CommandSpec spec;
+
+    private Main() {}
+
+    /** The version in the jar's manifest. */
+    static final class Version implements IVersionProvider {
+        @Override
+        public String[] getVersion() {
+            return new String[] {"jmoe " + text()};
+        }
+
+        static String text() {
+            String version = Main.class.getPackage().getImplementationVersion();
+            return version == null ? "(not packaged)" : version;
+        }
+    }
+
+    /**
+     * Runs the command and ends the process with its status.
+     *
+     * @param args as typed
+     */
+    public static void main(String[] args) {
+        // Reports say themselves which backend runs and why.
+        Logger.getLogger("jmoe").setLevel(Level.WARNING);
+        int status = run(args, Screen.ofProcess());
+        System.out.flush();
+        System.err.flush();
+        System.exit(status);
+    }
+
+    /**
+     * Runs the command in this process.
+     *
+     * @param args as typed
+     * @param out takes the results
+     * @param err takes errors
+     * @return exit status: 0 done, 1 out of tolerance, 2 refused with one line on {@code err}, 3
+     *     internal error
+     */
+    public static int run(String[] args, PrintWriter out, PrintWriter err) {
+        return run(args, Screen.plain(out, err));
+    }
+
+    private static int run(String[] args, Screen screen) {
+        CommandLine command =
+                new CommandLine(new Main())
+                        .addSubcommand(new Run(screen))
+                        .addSubcommand(new Demo(screen))
+                        .addSubcommand(new Info(screen))
+                        .addSubcommand(new Inspect(screen))
+                        .addSubcommand(new Verify(screen))
+                        .setOut(screen.out())
+                        .setErr(screen.err())
+                        .setColorScheme(
+                                CommandLine.Help.defaultColorScheme(
+                                        screen.colour()
+                                                ? CommandLine.Help.Ansi.ON
+                                                : CommandLine.Help.Ansi.OFF))
+                        .setParameterExceptionHandler((e, a) -> usage(e, screen))
+                        .setExecutionExceptionHandler((e, line, parsed) -> failed(e, screen));
+        int status;
+        try {
+            status = command.execute(args);
+        } catch (Error e) {
+            status = failed(e, screen);
+        }
+        screen.out().flush();
+        screen.err().flush();
+        return status;
+    }
+
+    private static int usage(ParameterException e, Screen screen) {
+        String command = e.getCommandLine().getCommandSpec().qualifiedName();
+        return refused(withoutStop(e.getMessage()) + "; see " + command + " --help", screen);
+    }
+
+    private static String withoutStop(String message) {
+        return message.endsWith(".") ? message.substring(0, message.length() - 1) : message;
+    }
+
+    private static int failed(Throwable e, Screen screen) {
+        String message = refusal(e);
+        if (message != null) {
+            return refused(message, screen);
+        }
+        screen.err()
+                .println("jmoe: internal error: " + e + "; please report it with the lines below");
+        e.printStackTrace(screen.err());
+        return INTERNAL_ERROR;
+    }
+
+    /** What to tell the user, or null if the error is ours. */
+    private static @Nullable String refusal(Throwable e) {
+        return switch (e) {
+            case CheckpointException broken -> broken.getMessage();
+            case IllegalArgumentException wrong -> wrong.getMessage();
+            case UnsupportedOperationException unsupported -> unsupported.getMessage();
+            case UncheckedIOException io -> io.getCause().toString();
+            case IOException io -> io.toString();
+            case OutOfMemoryError memory ->
+                    "out of memory ("
+                            + memory.getMessage()
+                            + "); use a smaller input, --weights bf16, or a machine with more"
+                            + " memory";
+            case ExceptionInInitializerError wrapped when wrapped.getCause() != null ->
+                    refusal(wrapped.getCause());
+            default -> null;
+        };
+    }
+
+    private static int refused(@Nullable String message, Screen screen) {
+        String text = message == null ? "refused without a reason" : message;
+        screen.err().println("jmoe: " + text.strip().replaceAll("\\s*\\R\\s*", " "));
+        return REFUSED;
+    }
+
+    @Override
+    public Integer call() {
+        throw new ParameterException(
+                spec.commandLine(), "missing command: run, demo, info, inspect or verify");
+    }
+}

@@ -1,0 +1,318 @@
+package jmoe.cli;
+
+import jmoe.Backend;
+import jmoe.MoeLayer;
+import jmoe.Workspace;
+import jmoe.checkpoint.Checkpoint;
+import jmoe.checkpoint.MoeLayerInfo;
+import jmoe.checkpoint.SafetensorsWriter;
+import jmoe.ops.ExpertWeights;
+import jmoe.ops.Kernels;
+import jmoe.ops.MoeConfig;
+import jmoe.tensor.DType;
+import jmoe.tensor.Tensor;
+
+import org.jspecify.annotations.Nullable;
+
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Option;
+import picocli.CommandLine.Parameters;
+
+import java.lang.foreign.Arena;
+import java.nio.file.Path;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.SequencedMap;
+import java.util.concurrent.Callable;
+import java.util.stream.Collectors;
+
+/** Computes one layer of a checkpoint on a given input. */
+@Command(
+        name = "run",
+        mixinStandardHelpOptions = true,
+        versionProvider = Main.Version.class,
+        sortOptions = false,
+        description = "Run one MoE layer of a checkpoint and report times and expert load.",
+        footer = {
+            "",
+            "FILE is a .safetensors, .npy or .npz file; TENSOR may be left out if the file",
+            "has one tensor. The input has the shape [tokens, hidden], [hidden],",
+            "[1, tokens, hidden] or [batch, tokens, hidden].",
+            "",
+            "Times include one warm-up pass only with --repeat. GB/s and GFLOP/s count the",
+            "bytes that a stage must touch once and the arithmetic of its formula.",
+            "",
+            "Examples (in the project's folder):",
+            "  jmoe run tests/golden/mixtral-0 \\",
+            "      --input tests/golden/mixtral-0/cases.safetensors:t33.x --check",
+            "  jmoe run OLMoE-1B-7B --layer 3 --input x.npy --output y.safetensors \\",
+            "      --weights bf16 --repeat 10",
+            "  jmoe run tests/golden/ernie4_5_vl_moe-0 \\",
+            "      --input tests/golden/ernie4_5_vl_moe-0/cases.safetensors:t7.x \\",
+            "      --token-types tests/golden/ernie4_5_vl_moe-0/cases.safetensors:t7.token_types"
+        })
+final class Run implements Callable<Integer> {
+    private static final long MAX_LISTED_LAYERS = 20;
+
+    private final Screen screen;
+
+    @Parameters(paramLabel = "CHECKPOINT", description = "Folder with config.json and safetensors.")
+    private Path checkpoint;
+
+    @Option(
+            names = "--layer",
+            paramLabel = "N",
+            description = "Layer of the model; may be left out if there is just one MoE layer.")
+    private @Nullable Integer layerNumber;
+
+    @Option(
+            names = "--input",
+            paramLabel = "FILE[:TENSOR]",
+            required = true,
+            description = "Input of the layer.")
+    private String input;
+
+    @Option(
+            names = "--token-types",
+            paramLabel = "FILE:TENSOR",
+            description = "Type of each token, for models that have several (0 text, 1 vision).")
+    private @Nullable String tokenTypes;
+
+    @Option(
+            names = "--output",
+            paramLabel = "FILE",
+            description =
+                    "Safetensors file to write: y, router_logits, topk_ids, topk_weights,"
+                            + " tokens_per_expert.")
+    private @Nullable Path output;
+
+    @Option(
+            names = "--backend",
+            paramLabel = "NAME",
+            defaultValue = OpenBackend.AUTO,
+            description = "auto (default), reference, vector, native or cuda.")
+    private String backendName;
+
+    @Option(
+            names = "--weights",
+            paramLabel = "TYPE",
+            description = "Hold the experts as f32, bf16 or f16; default: as stored.")
+    private @Nullable String weightsType;
+
+    @Option(
+            names = "--threads",
+            paramLabel = "N",
+            description = "Worker threads of a CPU backend; default: one per core.")
+    private @Nullable Integer threads;
+
+    @Option(
+            names = "--repeat",
+            paramLabel = "N",
+            description = "Measure N passes after a warm-up pass and report medians.")
+    private @Nullable Integer repeat;
+
+    @Option(
+            names = "--check",
+            description = "Compare with the reference; exit status 1 if it differs.")
+    private boolean check;
+
+    @Option(names = "--json", description = "Report as one JSON object.")
+    private boolean json;
+
+    Run(Screen screen) {
+        this.screen = screen;
+    }
+
+    /** Everything that a run produced. */
+    private record Report(
+            MoeLayerInfo info,
+            MoeLayer layer,
+            OpenBackend backend,
+            LayerInput input,
+            Passes passes,
+            LoadChart load,
+            @Nullable Agreement check) {}
+
+    @Override
+    public Integer call() {
+        if (repeat != null && repeat < 1) {
+            throw new IllegalArgumentException("--repeat: expected at least 1, got " + repeat);
+        }
+        DType expertType = weightsType == null ? null : weightsType(weightsType);
+        if (output != null) {
+            SafetensorsWriter.checkWritable(output);
+        }
+        try (Arena arena = Arena.ofShared();
+                OpenBackend backend = OpenBackend.start(backendName, threads)) {
+            MoeLayerInfo info = layerInfo();
+            LayerInput x = LayerInput.read(info.config(), input, tokenTypes, arena);
+            TimedKernels timed = new TimedKernels(backend.kernels());
+            try (MoeLayer layer = load(info, timed, expertType);
+                    Workspace workspace = layer.workspace(x.x().dim(0))) {
+                Tensor y = Tensor.allocate(arena, DType.F32, x.x().dim(0), layer.config().hidden());
+                Passes passes = new Passes(timed);
+                if (repeat != null) {
+                    layer.forward(x.x(), x.tokenTypes(), y, workspace);
+                }
+                for (int pass = 0; pass < (repeat == null ? 1 : repeat); pass++) {
+                    passes.measure(() -> layer.forward(x.x(), x.tokenTypes(), y, workspace));
+                }
+                Agreement agreement = check ? compare(layer, x, workspace, y) : null;
+                write(info, backend, workspace, y);
+                LoadChart load = new LoadChart(layer.config(), workspace.tokensPerExpert());
+                report(new Report(info, layer, backend, x, passes, load, agreement));
+                return agreement == null || agreement.within() ? Main.OK : Main.OUT_OF_TOLERANCE;
+            }
+        }
+    }
+
+    private static DType weightsType(String name) {
+        return switch (name.toLowerCase(Locale.ROOT)) {
+            case "f32" -> DType.F32;
+            case "bf16" -> DType.BF16;
+            case "f16" -> DType.F16;
+            default ->
+                    throw new IllegalArgumentException(
+                            "--weights: expected f32, bf16 or f16, got " + name);
+        };
+    }
+
+    private MoeLayerInfo layerInfo() {
+        try (Checkpoint files = Checkpoint.open(checkpoint)) {
+            if (layerNumber != null) {
+                return files.layer(layerNumber);
+            }
+            List<MoeLayerInfo> layers = files.layers();
+            if (layers.size() != 1) {
+                throw new IllegalArgumentException(
+                        "--layer: "
+                                + checkpoint
+                                + " has "
+                                + Units.plural(layers.size(), "MoE layer", "MoE layers")
+                                + "; choose one of "
+                                + layers.stream()
+                                        .limit(MAX_LISTED_LAYERS)
+                                        .map(info -> Integer.toString(info.layer()))
+                                        .collect(Collectors.joining(", "))
+                                + (layers.size() > MAX_LISTED_LAYERS ? ", ..." : ""));
+            }
+            return layers.getFirst();
+        }
+    }
+
+    private MoeLayer load(MoeLayerInfo info, Kernels kernels, @Nullable DType expertType) {
+        try (LoadBar bar = new LoadBar(screen)) {
+            return MoeLayer.load(checkpoint, info.layer(), kernels, expertType, bar);
+        }
+    }
+
+    private static Agreement compare(
+            MoeLayer layer, LayerInput input, Workspace workspace, Tensor y) {
+        try (Kernels reference = Backend.REFERENCE.open();
+                MoeLayer expected = new MoeLayer(layer.config(), layer.weights(), reference);
+                Workspace expectedWorkspace = expected.workspace(y.dim(0));
+                Arena arena = Arena.ofShared()) {
+            Tensor want = Tensor.allocate(arena, DType.F32, y.dim(0), y.dim(1));
+            expected.forward(input.x(), input.tokenTypes(), want, expectedWorkspace);
+            return Agreement.of(
+                    Agreement.Result.of(workspace, y),
+                    Agreement.Result.of(expectedWorkspace, want));
+        }
+    }
+
+    private void write(MoeLayerInfo info, OpenBackend backend, Workspace workspace, Tensor y) {
+        if (output == null) {
+            return;
+        }
+        SequencedMap<String, Tensor> tensors = new LinkedHashMap<>();
+        tensors.put("y", y);
+        tensors.put("router_logits", workspace.routerLogits());
+        tensors.put("topk_ids", workspace.topkIds());
+        tensors.put("topk_weights", workspace.topkWeights());
+        tensors.put("tokens_per_expert", workspace.tokensPerExpert());
+        SafetensorsWriter.write(
+                output,
+                tensors,
+                Map.of(
+                        "jmoe", Main.Version.text(),
+                        "family", info.config().family(),
+                        "layer", Integer.toString(info.layer()),
+                        "backend", backend.backend().id()));
+    }
+
+    private void report(Report report) {
+        if (json) {
+            screen.json(json(report));
+            return;
+        }
+        MoeConfig config = report.info.config();
+        screen.line(
+                screen.bold(
+                        config.family() + ", layer " + report.info.layer() + " of " + checkpoint));
+        screen.field("sizes", LayerText.sizes(config));
+        screen.field("activation", LayerText.activation(config.activation()));
+        screen.field("routing", LayerText.rule(config.routers().getFirst()));
+        screen.field("input", report.input.x().describe());
+        screen.field(
+                "experts",
+                report.layer.weights().experts().getFirst().gateUp().dtype()
+                        + ", "
+                        + Units.bytes(expertBytes(report.layer)));
+        screen.field("backend", report.backend.description());
+        screen.field("why", report.backend.why());
+        screen.heading(
+                repeat == null
+                        ? "Stages of one cold pass (Java still compiles; --repeat 20 measures warm"
+                              + " ones)"
+                        : "Stages (medians of "
+                                + Units.plural(report.passes.count(), "pass", "passes")
+                                + " after one warm-up)");
+        report.passes.print(screen);
+        report.load.print(screen);
+        if (report.check != null) {
+            CheckTable.print(screen, "Check against the reference", report.check);
+        }
+        if (output != null) {
+            screen.line();
+            screen.field("written", output.toString());
+        }
+    }
+
+    private Map<String, Object> json(Report report) {
+        Map<String, Object> object = new LinkedHashMap<>();
+        object.put("checkpoint", checkpoint.toString());
+        object.put("layer", report.info.layer());
+        object.putAll(LayerText.json(report.info.config()));
+        object.put("tokens", report.input.x().dim(0));
+        object.put("input_type", report.input.x().dtype().name());
+        object.put(
+                "weights_type",
+                report.layer.weights().experts().getFirst().gateUp().dtype().name());
+        object.put("expert_bytes", expertBytes(report.layer));
+        object.put("backend", report.backend.json());
+        object.put("passes", report.passes.count());
+        object.put("warm", repeat != null);
+        object.put("pass_ms", report.passes.passJson());
+        object.put("stages", report.passes.stagesJson());
+        object.put("load", report.load.json());
+        if (report.check != null) {
+            Map<String, Object> compared = report.check.json();
+            compared.put("tolerances", Agreement.tolerancesJson());
+            object.put("check", compared);
+        }
+        if (output != null) {
+            object.put("output", output.toString());
+        }
+        return object;
+    }
+
+    private static long expertBytes(MoeLayer layer) {
+        long bytes = 0;
+        for (ExpertWeights bank : layer.weights().experts()) {
+            bytes += bank.gateUp().numBytes() + bank.down().numBytes();
+        }
+        return bytes;
+    }
+}

@@ -1,0 +1,203 @@
+package jmoe.cli;
+
+import jmoe.ops.Activation;
+import jmoe.ops.Kernels;
+import jmoe.ops.RouterConfig;
+import jmoe.ops.Routing;
+import jmoe.tensor.Tensor;
+
+import org.jspecify.annotations.Nullable;
+
+import java.util.EnumMap;
+import java.util.Map;
+
+/**
+ * Another backend with a clock around each operation. Bytes are those that an operation must touch
+ * once: inputs, outputs and the weights of experts that have rows. Counting happens outside the
+ * measured time.
+ *
+ * <p>One pass at a time: the figures of concurrent passes would mix.
+ */
+final class TimedKernels implements Kernels {
+    /** The six operations. The router, shared experts and projections are {@link #GEMM} too. */
+    enum Stage {
+        ROUTE,
+        SORT,
+        PERMUTE,
+        GEMM,
+        SWIGLU,
+        UNPERMUTE
+    }
+
+    /** Subtract the maximum, exponential, sum, compare. */
+    private static final long FLOPS_PER_LOGIT = 4;
+
+    /** Exponential, add, divide, multiply by the up half. */
+    private static final long FLOPS_PER_ACTIVATION = 4;
+
+    /** What the calls of one stage came to. */
+    static final class Meter {
+        private long calls;
+        private long nanos;
+        private long bytes;
+        private long flops;
+
+        long calls() {
+            return calls;
+        }
+
+        long nanos() {
+            return nanos;
+        }
+
+        long bytes() {
+            return bytes;
+        }
+
+        long flops() {
+            return flops;
+        }
+    }
+
+    private final Kernels kernels;
+    private final Map<Stage, Meter> meters = new EnumMap<>(Stage.class);
+
+    /**
+     * Wraps a backend.
+     *
+     * @param kernels closed together with this
+     */
+    TimedKernels(Kernels kernels) {
+        this.kernels = kernels;
+        reset();
+    }
+
+    /** Forgets what was measured. */
+    void reset() {
+        for (Stage stage : Stage.values()) {
+            meters.put(stage, new Meter());
+        }
+    }
+
+    Meter meter(Stage stage) {
+        return meters.get(stage);
+    }
+
+    private void add(Stage stage, long start, long stop, long touchedBytes, long operations) {
+        Meter meter = meters.get(stage);
+        meter.calls++;
+        meter.nanos += stop - start;
+        meter.bytes += touchedBytes;
+        meter.flops += operations;
+    }
+
+    @Override
+    public void route(
+            Tensor logits,
+            RouterConfig config,
+            @Nullable Tensor selectionBias,
+            @Nullable Tensor tokenTypes,
+            Routing routing) {
+        long start = System.nanoTime();
+        kernels.route(logits, config, selectionBias, tokenTypes, routing);
+        long stop = System.nanoTime();
+        long touched =
+                logits.numBytes()
+                        + bytes(selectionBias)
+                        + bytes(tokenTypes)
+                        + routing.topkIds().numBytes()
+                        + routing.topkWeights().numBytes();
+        add(Stage.ROUTE, start, stop, touched, FLOPS_PER_LOGIT * logits.numElements());
+    }
+
+    @Override
+    public void sortByExpert(Routing routing) {
+        long start = System.nanoTime();
+        kernels.sortByExpert(routing);
+        long stop = System.nanoTime();
+        long touched =
+                routing.topkIds().numBytes()
+                        + routing.tokensPerExpert().numBytes()
+                        + routing.expertOffsets().numBytes()
+                        + rows(routing.expertOffsets()) * Integer.BYTES
+                        + routing.slotToRow().numBytes();
+        add(Stage.SORT, start, stop, touched, 0);
+    }
+
+    @Override
+    public void permute(Tensor x, Routing routing, @Nullable Tensor weights, Tensor rows) {
+        long start = System.nanoTime();
+        kernels.permute(x, routing, weights, rows);
+        long stop = System.nanoTime();
+        long numRows = rows(routing.expertOffsets());
+        long elements = numRows * x.dim(1);
+        long touched =
+                x.dtype().numBytes(elements)
+                        + rows.dtype().numBytes(elements)
+                        + numRows * Integer.BYTES
+                        + bytes(weights);
+        add(Stage.PERMUTE, start, stop, touched, weights == null ? 0 : elements);
+    }
+
+    @Override
+    public void groupedGemm(
+            Tensor x, Tensor weight, @Nullable Tensor bias, Tensor expertOffsets, Tensor y) {
+        long start = System.nanoTime();
+        kernels.groupedGemm(x, weight, bias, expertOffsets, y);
+        long stop = System.nanoTime();
+        long outputs = weight.dim(1);
+        long inputs = weight.dim(2);
+        long rows = rows(expertOffsets);
+        long groups = 0;
+        for (long group = 0; group < weight.dim(0); group++) {
+            groups += expertOffsets.getInt(group + 1) > expertOffsets.getInt(group) ? 1 : 0;
+        }
+        long touched =
+                x.dtype().numBytes(rows * inputs)
+                        + y.dtype().numBytes(rows * outputs)
+                        + weight.dtype().numBytes(groups * outputs * inputs)
+                        + (bias == null ? 0 : bias.dtype().numBytes(groups * outputs));
+        add(Stage.GEMM, start, stop, touched, 2 * rows * outputs * inputs);
+    }
+
+    @Override
+    public void swiglu(Tensor gateUp, Activation activation, Tensor expertOffsets, Tensor hidden) {
+        long start = System.nanoTime();
+        kernels.swiglu(gateUp, activation, expertOffsets, hidden);
+        long stop = System.nanoTime();
+        long rows = rows(expertOffsets);
+        long elements = rows * hidden.dim(1);
+        long touched =
+                gateUp.dtype().numBytes(rows * gateUp.dim(1)) + hidden.dtype().numBytes(elements);
+        add(Stage.SWIGLU, start, stop, touched, FLOPS_PER_ACTIVATION * elements);
+    }
+
+    @Override
+    public void unpermute(
+            Tensor rows, Routing routing, @Nullable Tensor weights, Residual residual, Tensor y) {
+        long start = System.nanoTime();
+        kernels.unpermute(rows, routing, weights, residual, y);
+        long stop = System.nanoTime();
+        long elements = rows(routing.expertOffsets()) * y.dim(1);
+        long touched =
+                rows.dtype().numBytes(elements)
+                        + routing.slotToRow().numBytes()
+                        + bytes(weights)
+                        + bytes(residual.addend())
+                        + y.numBytes();
+        add(Stage.UNPERMUTE, start, stop, touched, 2 * elements);
+    }
+
+    @Override
+    public void close() {
+        kernels.close();
+    }
+
+    private static long rows(Tensor expertOffsets) {
+        return expertOffsets.getInt(expertOffsets.numElements() - 1);
+    }
+
+    private static long bytes(@Nullable Tensor tensor) {
+        return tensor == null ? 0 : tensor.numBytes();
+    }
+}

@@ -1,0 +1,203 @@
+package jmoe.cli;
+
+import jmoe.checkpoint.CheckpointException;
+import jmoe.tensor.DType;
+
+import org.jspecify.annotations.Nullable;
+
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Option;
+
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.Callable;
+
+/** Checks every golden checkpoint. */
+@Command(
+        name = "verify",
+        mixinStandardHelpOptions = true,
+        versionProvider = Main.Version.class,
+        sortOptions = false,
+        description = "Compare golden checkpoints with the values of Hugging Face transformers.",
+        footer = {
+            "",
+            "Each folder with config.json and cases.safetensors is run on all its inputs,",
+            "with experts held as f32, bf16 and f16. Errors are max|a - b| / max|b| per",
+            "tensor, the worst over all inputs; the set of experts of each token must be",
+            "exactly right. The tolerances are those of float32 for all three types",
+            "(2e-6 for logits and weights, 5e-6 for y), because golden weights are exact",
+            "in each of them and activations stay float32.",
+            "",
+            "Examples (in the project's folder):",
+            "  jmoe verify",
+            "  jmoe verify --golden tests/golden --backend reference --json"
+        })
+final class Verify implements Callable<Integer> {
+    private static final List<DType> TYPES = List.of(DType.F32, DType.BF16, DType.F16);
+
+    private final Screen screen;
+
+    @Option(
+            names = "--golden",
+            paramLabel = "DIR",
+            description = "Folder with <family>-<variant> folders; default: tests/golden.")
+    private @Nullable Path golden;
+
+    @Option(
+            names = "--backend",
+            paramLabel = "NAME",
+            defaultValue = OpenBackend.AUTO,
+            description = "auto (default), reference, vector, native or cuda.")
+    private String backendName;
+
+    @Option(
+            names = "--threads",
+            paramLabel = "N",
+            description = "Worker threads of a CPU backend; default: one per core.")
+    private @Nullable Integer threads;
+
+    @Option(names = "--json", description = "Report as one JSON object.")
+    private boolean json;
+
+    Verify(Screen screen) {
+        this.screen = screen;
+    }
+
+    /**
+     * One folder in one weight type.
+     *
+     * @param agreement null if it failed
+     * @param error why it failed, else null
+     */
+    private record Outcome(
+            String name, DType type, @Nullable Agreement agreement, @Nullable String error) {
+        boolean within() {
+            return agreement != null && agreement.within();
+        }
+
+        String y() {
+            return agreement == null ? "failed" : Units.error(agreement.y());
+        }
+    }
+
+    @Override
+    public Integer call() {
+        Path folder = golden == null ? Home.golden() : golden;
+        List<Path> checkpoints = Golden.folders(folder);
+        List<Outcome> outcomes = new ArrayList<>();
+        try (OpenBackend backend = OpenBackend.start(backendName, threads)) {
+            for (Path checkpoint : checkpoints) {
+                for (DType type : TYPES) {
+                    outcomes.add(check(checkpoint, type, backend));
+                }
+            }
+            if (json) {
+                screen.json(json(folder, backend, outcomes));
+            } else {
+                print(folder, backend, outcomes);
+            }
+        }
+        return outcomes.stream().allMatch(Outcome::within) ? Main.OK : Main.OUT_OF_TOLERANCE;
+    }
+
+    private Outcome check(Path checkpoint, DType type, OpenBackend backend) {
+        String name = checkpoint.getFileName().toString();
+        try {
+            return new Outcome(name, type, Golden.check(checkpoint, backend.kernels(), type), null);
+        } catch (CheckpointException | IllegalArgumentException | UnsupportedOperationException e) {
+            return new Outcome(name, type, null, e.getMessage());
+        }
+    }
+
+    private void print(Path folder, OpenBackend backend, List<Outcome> outcomes) {
+        screen.line(screen.bold("Golden checkpoints in " + folder));
+        screen.field("backend", backend.description());
+        screen.line();
+        TextTable table =
+                new TextTable(
+                        "lrrrrrrl",
+                        "checkpoint",
+                        "wrong ids",
+                        "logits",
+                        "weights",
+                        "y f32",
+                        "y bf16",
+                        "y f16",
+                        "");
+        for (int first = 0; first < outcomes.size(); first += TYPES.size()) {
+            row(table, outcomes.subList(first, first + TYPES.size()));
+        }
+        table.print(screen);
+        summary(outcomes);
+    }
+
+    /** A checkpoint: the router does not depend on the experts' type, so its worst will do. */
+    private void row(TextTable table, List<Outcome> outcomes) {
+        Agreement worst = Agreement.NONE;
+        for (Outcome outcome : outcomes) {
+            worst = outcome.agreement == null ? worst : worst.worst(outcome.agreement);
+        }
+        boolean known = worst.tokens() > 0;
+        table.row(
+                outcomes.getFirst().name,
+                known ? Long.toString(worst.wrongTokens()) : "-",
+                known ? Units.error(worst.logits()) : "-",
+                known ? Units.error(worst.weights()) : "-",
+                outcomes.get(0).y(),
+                outcomes.get(1).y(),
+                outcomes.get(2).y(),
+                outcomes.stream().allMatch(Outcome::within)
+                        ? screen.good("ok")
+                        : screen.bad("FAILED"));
+    }
+
+    private void summary(List<Outcome> outcomes) {
+        long failed = outcomes.stream().filter(outcome -> !outcome.within()).count();
+        int checkpoints = outcomes.size() / TYPES.size();
+        screen.line();
+        for (Outcome outcome : outcomes) {
+            if (outcome.error != null) {
+                screen.line(outcome.name + " " + outcome.type + ": " + outcome.error);
+            }
+        }
+        String what =
+                Units.plural(checkpoints, "checkpoint", "checkpoints")
+                        + " "
+                        + screen.times()
+                        + " "
+                        + TYPES.size()
+                        + " weight types: ";
+        screen.line(
+                what
+                        + (failed == 0
+                                ? screen.good("all within tolerance")
+                                : screen.bad(failed + " of " + outcomes.size() + " failed")));
+    }
+
+    private static Map<String, Object> json(
+            Path folder, OpenBackend backend, List<Outcome> outcomes) {
+        List<Map<String, Object>> results = new ArrayList<>();
+        for (Outcome outcome : outcomes) {
+            Map<String, Object> result = new LinkedHashMap<>();
+            result.put("checkpoint", outcome.name);
+            result.put("weights", outcome.type.name());
+            if (outcome.agreement != null) {
+                result.putAll(outcome.agreement.json());
+            } else {
+                result.put("within", false);
+                result.put("error", outcome.error);
+            }
+            results.add(result);
+        }
+        Map<String, Object> object = new LinkedHashMap<>();
+        object.put("golden", folder.toString());
+        object.put("backend", backend.json());
+        object.put("tolerances", Agreement.tolerancesJson());
+        object.put("results", results);
+        object.put("failed", outcomes.stream().filter(outcome -> !outcome.within()).count());
+        return object;
+    }
+}

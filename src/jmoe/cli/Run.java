@@ -265,7 +265,7 @@ final class Run implements Callable<Integer> {
         screen.heading(
                 repeat == null
                         ? "Stages of one cold pass (Java still compiles; --repeat 20 measures warm"
-                              + " ones)"
+                                + " ones)"
                         : "Stages (medians of "
                                 + Units.plural(report.passes.count(), "pass", "passes")
                                 + " after one warm-up)");

@@ -73,6 +73,7 @@ final class Info implements Callable<Integer> {
 
     @Override
     public Integer call() {
+        Backend best = Backend.best();
         List<Status> statuses = new ArrayList<>();
         for (Backend backend : Backend.values()) {
             statuses.add(Status.of(backend));
@@ -82,7 +83,7 @@ final class Info implements Callable<Integer> {
             object.put("jmoe", Main.Version.text());
             object.putAll(Machine.json());
             object.put("backends", statuses.stream().map(Status::json).toList());
-            object.put("best", Backend.best().id());
+            object.put("best", best.id());
             screen.json(object);
             return Main.OK;
         }
@@ -95,7 +96,7 @@ final class Info implements Callable<Integer> {
                         status.backend.id(),
                         "available: "
                                 + detail(status.backend)
-                                + (status.backend == Backend.best() ? ", used by default" : ""));
+                                + (status.backend == best ? ", used by default" : ""));
             } else {
                 screen.field(status.backend.id(), "not available: " + status.reason);
                 if (!status.remedy.isEmpty()) {

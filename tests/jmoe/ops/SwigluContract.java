@@ -78,7 +78,21 @@ interface SwigluContract extends Contract {
             -1 / 0.0
         };
         Activation activation = activation(kind);
-        for (double up : new double[] {0, 1, -1, LIMIT, -LIMIT, above, -above, 1000, 1 / 0.0}) {
+        for (double up :
+                new double[] {
+                    0,
+                    1,
+                    -1,
+                    LIMIT,
+                    -LIMIT,
+                    above,
+                    -above,
+                    1000,
+                    -1000,
+                    1 / 0.0,
+                    -1 / 0.0,
+                    Double.NaN
+                }) {
             for (double gate : gates) {
                 // One value at a time: beside a large neighbour the tolerance would hide it.
                 extreme(activation, gate, up);

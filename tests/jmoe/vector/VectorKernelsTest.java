@@ -14,7 +14,6 @@ import jmoe.tensor.Tensor;
 
 import org.junit.jupiter.api.Nested;
 import org.junit.jupiter.api.Test;
-import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
 
@@ -23,7 +22,6 @@ import java.lang.foreign.ValueLayout;
 import java.util.Random;
 
 /** The contract with several numbers of threads, and what is particular to threads. */
-@Timeout(120)
 class VectorKernelsTest {
     @Nested
     class OneThread extends KernelsContract {

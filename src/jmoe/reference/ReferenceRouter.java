@@ -22,6 +22,7 @@ final class ReferenceRouter {
     private final double[] candidates;
     private final int[] ids;
     private final double[] weights;
+    private boolean anyNan;
 
     private ReferenceRouter(RouterConfig config, @Nullable Tensor selectionBias) {
         this.config = config;
@@ -104,10 +105,16 @@ final class ReferenceRouter {
         weigh();
     }
 
+    /**
+     * Scores of the numbers, as if NaN logits were not there, so that they cannot decide who is
+     * chosen.
+     */
     private void score() {
+        anyNan = false;
         double max = Double.NEGATIVE_INFINITY;
         for (double z : logits) {
-            max = Math.max(max, z);
+            anyNan |= Double.isNaN(z);
+            max = z > max ? z : max;
         }
         double sum = 0;
         for (int e = 0; e < logits.length; e++) {
@@ -115,7 +122,7 @@ final class ReferenceRouter {
                     config.score() == Score.SOFTMAX
                             ? Math.exp(logits[e] - max)
                             : ReferenceKernels.sigmoid(logits[e]);
-            sum += scores[e];
+            sum += Double.isNaN(scores[e]) ? 0 : scores[e];
         }
         if (config.score() == Score.SOFTMAX) {
             for (int e = 0; e < scores.length; e++) {
@@ -180,8 +187,9 @@ final class ReferenceRouter {
                 s[k] = Math.exp(logits[ids[k]] - max);
             }
         } else {
+            boolean sumIsNan = config.score() == Score.SOFTMAX && anyNan;
             for (int k = 0; k < s.length; k++) {
-                s[k] = scores[ids[k]];
+                s[k] = sumIsNan ? Double.NaN : scores[ids[k]];
             }
         }
         boolean later = config.capacity() != null && config.capacity().normaliseAfter();

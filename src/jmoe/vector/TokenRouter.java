@@ -30,6 +30,9 @@ final class TokenRouter {
     private final double[] chosenScores;
     private double bestScore;
 
+    /** Whether a softmax over all experts is undefined, and with it every weight. */
+    private boolean sumIsNan;
+
     // Over all experts; only allocated for rules that look at every expert.
     private float[] row = new float[0];
     private double[] logits = new double[0];
@@ -79,6 +82,7 @@ final class TokenRouter {
      */
     void route(Elements all, @Nullable Elements bias, long token, long tokens) {
         bestScore = 0;
+        sumIsNan = false;
         if (keys != null) {
             keys.read(all, token, tokens);
             if (bias == null && keys.isExact()) {
@@ -153,15 +157,20 @@ final class TokenRouter {
         }
     }
 
+    /**
+     * Scores of the numbers, as if NaN logits were not there: they must not decide who is chosen.
+     */
     private void scoreAll(boolean softmax) {
+        boolean anyNan = false;
         double max = Double.NEGATIVE_INFINITY;
         for (double z : logits) {
-            max = Math.max(max, z);
+            anyNan |= Double.isNaN(z);
+            max = z > max ? z : max;
         }
         double sum = 0;
         for (int e = 0; e < logits.length; e++) {
             scores[e] = softmax ? Math.exp(logits[e] - max) : sigmoid(logits[e]);
-            sum += scores[e];
+            sum += Double.isNaN(scores[e]) ? 0 : scores[e];
         }
         double divisor = softmax ? sum : 1;
         bestScore = Double.NEGATIVE_INFINITY;
@@ -169,6 +178,7 @@ final class TokenRouter {
             scores[e] /= divisor;
             bestScore = Math.max(bestScore, scores[e]);
         }
+        sumIsNan = softmax && anyNan;
     }
 
     private static double sigmoid(double z) {
@@ -186,7 +196,9 @@ final class TokenRouter {
                 weights[k] = Math.exp(chosenLogits[k] - max);
             }
         } else {
-            System.arraycopy(chosenScores, 0, weights, 0, weights.length);
+            for (int k = 0; k < weights.length; k++) {
+                weights[k] = sumIsNan ? Double.NaN : chosenScores[k];
+            }
         }
         if (!normalisesLater) {
             normalise(config, weights, 0);

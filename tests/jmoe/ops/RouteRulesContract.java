@@ -90,6 +90,23 @@ interface RouteRulesContract extends Contract {
         }
     }
 
+    /** With a bias the order is that of scores, and a softmax runs over all logits. */
+    @Test
+    default void route_withBiasNeverSelectsNanWhileThereAreOthers() {
+        try (Arena arena = Arena.ofConfined()) {
+            Tensor logits = tensor(arena, Double.NaN, 1, 2, 3).reshape(1, 4);
+            Tensor bias = tensor(arena, 9, 0, 8, 0);
+            Routing routing = Routing.allocate(arena, 1, 2, 4);
+            for (Score score : Score.values()) {
+                RouterConfig config = rule(4, 2, score, new Selection.TopK());
+                backend().route(logits, config, bias, null, routing);
+                assertThat(ints(routing.topkIds())).as(score.name()).containsExactly(2, 3);
+                boolean nan = Double.isNaN(routing.topkWeights().getDouble(0));
+                assertThat(nan).as(score.name()).isEqualTo(score == Score.SOFTMAX);
+            }
+        }
+    }
+
     @Test
     default void route_dropsBeyondCapacityByPositionOrProbability() {
         // Everybody wants expert 0 first and expert 1 second; token 2 the most, then token 0.

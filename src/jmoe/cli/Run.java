@@ -41,17 +41,18 @@ import java.util.stream.Collectors;
             "has one tensor. The input has the shape [tokens, hidden], [hidden],",
             "[1, tokens, hidden] or [batch, tokens, hidden].",
             "",
-            "Times include one warm-up pass only with --repeat. GB/s and GFLOP/s count the",
-            "bytes that a stage must touch once and the arithmetic of its formula.",
+            "GB/s and GFLOP/s count the bytes that a stage must touch once and the",
+            "arithmetic of its formula. The experts' storage type does not change the",
+            "router: it is always F32, and so are all activations.",
             "",
             "Examples (in the project's folder):",
             "  jmoe run tests/golden/mixtral-0 \\",
             "      --input tests/golden/mixtral-0/cases.safetensors:t33.x --check",
             "  jmoe run OLMoE-1B-7B --layer 3 --input x.npy --output y.safetensors \\",
             "      --weights bf16 --repeat 10",
-            "  jmoe run tests/golden/ernie4_5_vl_moe-0 \\",
-            "      --input tests/golden/ernie4_5_vl_moe-0/cases.safetensors:t7.x \\",
-            "      --token-types tests/golden/ernie4_5_vl_moe-0/cases.safetensors:t7.token_types"
+            "  cd tests/golden/ernie4_5_vl_moe-0 && jmoe run . \\",
+            "      --input cases.safetensors:t7.x \\",
+            "      --token-types cases.safetensors:t7.token_types"
         })
 final class Run implements Callable<Integer> {
     private static final long MAX_LISTED_LAYERS = 20;
@@ -71,7 +72,7 @@ final class Run implements Callable<Integer> {
             names = "--input",
             paramLabel = "FILE[:TENSOR]",
             required = true,
-            description = "Input of the layer.")
+            description = "Input of the layer (required).")
     private String input;
 
     @Option(
@@ -232,14 +233,12 @@ final class Run implements Callable<Integer> {
         tensors.put("topk_ids", workspace.topkIds());
         tensors.put("topk_weights", workspace.topkWeights());
         tensors.put("tokens_per_expert", workspace.tokensPerExpert());
-        SafetensorsWriter.write(
-                output,
-                tensors,
-                Map.of(
-                        "jmoe", Main.Version.text(),
-                        "family", info.config().family(),
-                        "layer", Integer.toString(info.layer()),
-                        "backend", backend.backend().id()));
+        Map<String, String> metadata = new LinkedHashMap<>();
+        metadata.put("jmoe", Main.Version.text());
+        metadata.put("family", info.config().family());
+        metadata.put("layer", Integer.toString(info.layer()));
+        metadata.put("backend", backend.backend().id());
+        SafetensorsWriter.write(output, tensors, metadata);
     }
 
     private void report(Report report) {
@@ -265,7 +264,7 @@ final class Run implements Callable<Integer> {
         screen.heading(
                 repeat == null
                         ? "Stages of one cold pass (Java still compiles; --repeat 20 measures warm"
-                              + " ones)"
+                                + " ones)"
                         : "Stages (medians of "
                                 + Units.plural(report.passes.count(), "pass", "passes")
                                 + " after one warm-up)");

@@ -1,5 +1,7 @@
 package jmoe.cli;
 
+import java.math.BigDecimal;
+import java.math.MathContext;
 import java.util.Arrays;
 import java.util.Locale;
 
@@ -51,10 +53,11 @@ final class Units {
         if (value == 0 || !Double.isFinite(value)) {
             return value == 0 ? "0" : Double.toString(value);
         }
-        int magnitude = (int) Math.floor(Math.log10(Math.abs(value)));
+        // The magnitude after rounding: 0.9996 is 1.00, not 1.000.
+        BigDecimal rounded = new BigDecimal(value).round(new MathContext(3));
+        int magnitude = rounded.precision() - rounded.scale() - 1;
         int decimals = Math.clamp(2 - magnitude, 0, 4);
-        String text = String.format(Locale.ROOT, "%." + decimals + "f", value);
-        return decimals > 0 && magnitude > 0 ? text.replaceFirst("\\.0+$", "") : text;
+        return String.format(Locale.ROOT, "%." + decimals + "f", value);
     }
 
     /** A relative error, for example {@code 1.2e-07}; zero is {@code 0}. */

@@ -317,7 +317,7 @@ class RoutingRulesTest {
                 "mixtral-0; num_local_experts; -7; got -7",
                 "mixtral-0; num_local_experts; 99999999999; got 99999999999",
                 "mixtral-0; num_local_experts; 2147483647; expected [2147483647, 44] after"
-                    + " config.json",
+                        + " config.json",
                 "deepseek_v3-0; n_shared_experts; 2147483647; the sizes of the experts exceed",
                 "mixtral-0; num_experts_per_tok; -; num_experts_per_tok or moe_topk or moe_k or"
                         + " moe_top_k: expected a positive integer, got nothing",

@@ -1,0 +1,48 @@
+package jmoe.cli;
+
+import static jmoe.cli.Commands.jmoe;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+final class MainTest {
+    @ParameterizedTest
+    @ValueSource(strings = {"run", "demo", "info", "inspect", "verify"})
+    void help_showsUsageAndExamplesInEightyColumns(String command) {
+        String out = jmoe(command, "--help").succeeded().out();
+        assertThat(out).startsWith("Usage: jmoe " + command).contains("Example", "  jmoe ");
+        assertThat(out.lines()).allMatch(line -> line.length() <= 80);
+        // A footer line that is too long would be broken in the middle.
+        assertThat(out.lines()).allMatch(line -> !line.endsWith(" "));
+    }
+
+    @Test
+    void help_listsCommandsAndExitStatuses() {
+        assertThat(jmoe("--help").succeeded().out())
+                .contains("run ", "demo ", "info ", "inspect ", "verify ", "Exit status");
+    }
+
+    @Test
+    void version_isOneLine() {
+        assertThat(jmoe("--version").succeeded().out().lines()).hasSize(1);
+        assertThat(jmoe("run", "--version").succeeded().out()).startsWith("jmoe ");
+    }
+
+    @Test
+    void usage_isRefusedInOneLine() {
+        jmoe().refused("missing command", "jmoe --help");
+        jmoe("rum").refused("rum", "jmoe --help");
+        jmoe("run").refused("--input", "CHECKPOINT", "jmoe run --help");
+        jmoe("info", "--fast").refused("--fast", "jmoe info --help");
+        jmoe("run", "x", "--input", "y", "--layer", "first").refused("--layer", "first");
+    }
+
+    @Test
+    void streams_stayApart() {
+        assertThat(jmoe("rum").out()).isEmpty();
+        assertThat(jmoe("info").succeeded().out()).doesNotContain("\u001b");
+    }
+}

@@ -1,0 +1,146 @@
+package jmoe.cli;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import jmoe.cli.TimedKernels.Meter;
+import jmoe.cli.TimedKernels.Stage;
+import jmoe.ops.Activation;
+import jmoe.ops.Kernels.Residual;
+import jmoe.ops.RouterConfig;
+import jmoe.ops.Routing;
+import jmoe.reference.ReferenceKernels;
+import jmoe.tensor.DType;
+import jmoe.tensor.Tensor;
+
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Test;
+
+import java.lang.foreign.Arena;
+
+/** Four tokens, two of five experts each, of which two experts get all tokens. */
+final class TimedKernelsTest {
+    private static final int TOKENS = 4;
+    private static final int EXPERTS = 5;
+    private static final int TOP_K = 2;
+    private static final int HIDDEN = 3;
+    private static final int INTERMEDIATE = 7;
+    private static final int ROWS = TOKENS * TOP_K;
+
+    private final Arena arena = Arena.ofConfined();
+    private final TimedKernels kernels = new TimedKernels(new ReferenceKernels());
+    private final Routing routing = Routing.allocate(arena, TOKENS, TOP_K, EXPERTS);
+
+    @AfterEach
+    void close() {
+        arena.close();
+    }
+
+    private Tensor f32(long... shape) {
+        return Tensor.allocate(arena, DType.F32, shape);
+    }
+
+    private void sort() {
+        for (int slot = 0; slot < ROWS; slot++) {
+            routing.topkIds().setInt(slot, slot % TOP_K == 0 ? 1 : 4);
+        }
+        kernels.sortByExpert(routing);
+    }
+
+    private void assertMeter(Stage stage, long bytes, long flops) {
+        Meter meter = kernels.meter(stage);
+        assertThat(meter.calls()).isEqualTo(1);
+        assertThat(meter.bytes()).isEqualTo(bytes);
+        assertThat(meter.flops()).isEqualTo(flops);
+        assertThat(meter.nanos()).isPositive();
+    }
+
+    @Test
+    void route_countsLogitsBiasAndResult() {
+        kernels.route(
+                f32(TOKENS, EXPERTS),
+                RouterConfig.softmaxTopK(EXPERTS, TOP_K, true),
+                f32(EXPERTS),
+                null,
+                routing);
+        assertMeter(
+                Stage.ROUTE,
+                4 * (TOKENS * EXPERTS + EXPERTS + 2 * TOKENS * TOP_K),
+                4 * TOKENS * EXPERTS);
+    }
+
+    @Test
+    void sortByExpert_countsMaps() {
+        sort();
+        assertMeter(Stage.SORT, 4 * (3 * ROWS + EXPERTS + EXPERTS + 1), 0);
+    }
+
+    @Test
+    void permute_countsRowsInTheirTypes() {
+        sort();
+        Tensor x = Tensor.allocate(arena, DType.BF16, TOKENS, HIDDEN);
+        kernels.permute(x, routing, null, f32(ROWS, HIDDEN));
+        assertMeter(Stage.PERMUTE, ROWS * HIDDEN * (2 + 4) + 4 * ROWS, 0);
+    }
+
+    @Test
+    void groupedGemm_countsWeightsOfExpertsWithRowsOnly() {
+        sort();
+        Tensor weight = Tensor.allocate(arena, DType.F16, EXPERTS, INTERMEDIATE, HIDDEN);
+        kernels.groupedGemm(
+                f32(ROWS, HIDDEN),
+                weight,
+                f32(EXPERTS, INTERMEDIATE),
+                routing.expertOffsets(),
+                f32(ROWS, INTERMEDIATE));
+        assertMeter(
+                Stage.GEMM,
+                4 * ROWS * (HIDDEN + INTERMEDIATE) + 2 * INTERMEDIATE * (2 * HIDDEN + 4),
+                2 * ROWS * HIDDEN * INTERMEDIATE);
+    }
+
+    @Test
+    void swiglu_countsHalvesAndResult() {
+        sort();
+        kernels.swiglu(
+                f32(ROWS, 2 * INTERMEDIATE),
+                Activation.SWIGLU,
+                routing.expertOffsets(),
+                f32(ROWS, INTERMEDIATE));
+        assertMeter(Stage.SWIGLU, 4 * 3 * ROWS * INTERMEDIATE, 4 * ROWS * INTERMEDIATE);
+    }
+
+    @Test
+    void unpermute_countsRowsAndResult() {
+        sort();
+        kernels.unpermute(
+                f32(ROWS, HIDDEN),
+                routing,
+                routing.topkWeights(),
+                Residual.of(f32(1, HIDDEN)),
+                f32(TOKENS, HIDDEN));
+        assertMeter(
+                Stage.UNPERMUTE,
+                4 * (ROWS * HIDDEN + ROWS + ROWS + HIDDEN + TOKENS * HIDDEN),
+                2 * ROWS * HIDDEN);
+    }
+
+    @Test
+    void reset_forgets() {
+        sort();
+        kernels.reset();
+        assertThat(kernels.meter(Stage.SORT).calls()).isZero();
+        assertThat(kernels.meter(Stage.SORT).bytes()).isZero();
+    }
+
+    @Test
+    void passes_reportMedianMinimumAndMaximum() {
+        Passes passes = new Passes(kernels);
+        for (int pass = 0; pass < 3; pass++) {
+            passes.measure(this::sort);
+        }
+        assertThat(passes.count()).isEqualTo(3);
+        assertThat(passes.medianNanos()).isBetween(passes.minNanos(), passes.maxNanos());
+        assertThat(passes.totalBytes()).isEqualTo(kernels.meter(Stage.SORT).bytes());
+        assertThat(passes.stagesJson()).hasSize(Stage.values().length);
+    }
+}

@@ -36,15 +36,23 @@ public enum Backend {
      * A backend and why it was taken.
      *
      * @param backend the fastest that can run here
-     * @param why one sentence: what it uses, and for each faster one the reason and the remedy
+     * @param why for each faster one the reason why it cannot, and the remedy
      */
     public record Choice(Backend backend, String why) {}
+
+    /**
+     * Why a backend cannot run here.
+     *
+     * @param reason what is missing
+     * @param remedy what to do about it
+     */
+    public record Unavailable(String reason, String remedy) {}
 
     private static final class Best {
         static final Choice CHOICE = choose(System.getProperty(LIMIT_PROPERTY));
 
         static {
-            LOG.log(Level.INFO, "jmoe: {0}", CHOICE.why);
+            LOG.log(Level.INFO, "jmoe: backend {0}: {1}", CHOICE.backend.description(), CHOICE.why);
         }
     }
 
@@ -68,18 +76,19 @@ public enum Backend {
     }
 
     static Choice choose(@Nullable String limit) {
-        StringBuilder skipped = new StringBuilder();
+        StringBuilder why = new StringBuilder("the fastest that runs here");
         List<Backend> fastestFirst = List.of(values()).reversed();
         if (limit != null) {
             fastestFirst = fastestFirst.subList(fastestFirst.indexOf(of(limit)), values().length);
-            skipped.append("; limited by -D").append(LIMIT_PROPERTY).append('=').append(limit);
+            why.append(" within -D").append(LIMIT_PROPERTY).append('=').append(limit);
         }
         for (Backend backend : fastestFirst) {
-            Optional<String> problem = backend.unavailable();
+            Optional<Unavailable> problem = backend.unavailable();
             if (problem.isEmpty()) {
-                return new Choice(backend, "backend " + backend.description() + skipped);
+                return new Choice(backend, why.toString());
             }
-            skipped.append("; not ").append(problem.get());
+            why.append("; not ").append(backend.id()).append(": ").append(problem.get().reason);
+            why.append(" (").append(problem.get().remedy).append(')');
         }
         throw new AssertionError("the reference always runs");
     }
@@ -141,20 +150,26 @@ public enum Backend {
     /**
      * Why this backend cannot run here.
      *
-     * @return {@code name: reason; remedy}, or empty if it can
+     * @return reason and remedy, or empty if it can
      */
-    public Optional<String> unavailable() {
+    public Optional<Unavailable> unavailable() {
         return switch (this) {
             case REFERENCE -> Optional.empty();
             case VECTOR ->
                     ModuleLayer.boot().findModule("jdk.incubator.vector").isPresent()
                             ? Optional.empty()
                             : Optional.of(
-                                    "vector: the Vector API module is not loaded; start java with"
-                                            + " --add-modules jdk.incubator.vector");
-            case NATIVE, CUDA ->
-                    Optional.of(id() + ": this version of jmoe does not contain it; use vector");
+                                    new Unavailable(
+                                            "the Vector API module is not loaded",
+                                            "start java with --add-modules jdk.incubator.vector"));
+            case NATIVE -> Optional.of(missing("native CPU"));
+            case CUDA -> Optional.of(missing("CUDA"));
         };
+    }
+
+    private static Unavailable missing(String kind) {
+        return new Unavailable(
+                "this version of jmoe has no " + kind + " kernels", "use a later version of jmoe");
     }
 
     /**
@@ -178,9 +193,17 @@ public enum Backend {
         if (threads < 1) {
             throw new IllegalArgumentException("threads: expected at least 1, got " + threads);
         }
-        Optional<String> problem = unavailable();
+        Optional<Unavailable> problem = unavailable();
         if (problem.isPresent()) {
-            throw new UnsupportedOperationException("backend " + problem.get());
+            throw new UnsupportedOperationException(
+                    "backend "
+                            + id()
+                            + ": "
+                            + problem.get().reason
+                            + "; "
+                            + problem.get().remedy
+                            + ", or take the backend "
+                            + choose(null).backend.id());
         }
         return this == VECTOR ? new VectorKernels(threads) : new ReferenceKernels();
     }

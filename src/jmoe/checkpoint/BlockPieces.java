@@ -70,20 +70,14 @@ final class BlockPieces {
         long logits = config.routers().get(type).numLogits();
         long hidden = config.hidden();
         String name = family.routers().get(type);
-        Part weight =
-                family.routersTransposed()
-                        ? new Part(
-                                new long[] {1, logits, hidden},
-                                List.of(
-                                        new Piece(
-                                                prefix + name,
-                                                new long[] {hidden, logits},
-                                                0,
-                                                logits,
-                                                hidden,
-                                                1,
-                                                logits)))
-                        : matrix(name, logits, hidden);
+        Part weight = matrix(name, logits, hidden);
+        if (family.routersTransposed()) {
+            long[] stored = {hidden, logits};
+            Piece piece = new Piece(prefix + name, stored, 0, logits, hidden, 1, logits);
+            weight = new Part(weight.shape(), List.of(piece));
+        }
+        // A wrong number of experts must not become as many pieces.
+        checkpoint.checkStored(weight.pieces().getFirst(), config);
         String bias = family.extra(Extra.BIAS);
         String optionalBias = family.extra(Extra.OPTIONAL_BIAS);
         if (optionalBias != null && model.flag("router_bias", false)) {

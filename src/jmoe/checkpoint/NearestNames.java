@@ -1,7 +1,7 @@
 package jmoe.checkpoint;
 
+import java.util.ArrayList;
 import java.util.Collection;
-import java.util.Comparator;
 import java.util.List;
 
 /** Suggests existing names for a misspelt one by the Levenshtein distance. */
@@ -13,19 +13,33 @@ final class NearestNames {
 
     private NearestNames() {}
 
-    /** Up to {@code max} names, the nearest first. */
+    /** Up to {@code max} names, the nearest first, the earlier first among equals. */
     static List<String> of(String wanted, Collection<String> names, int max) {
-        return names.stream()
-                .map(name -> new Candidate(name, distance(wanted, name)))
-                .sorted(Comparator.comparingInt(Candidate::distance))
-                .limit(max)
-                .map(Candidate::name)
-                .toList();
+        List<Candidate> nearest = new ArrayList<>(max + 1);
+        for (String name : names) {
+            int bound = nearest.size() < max ? Integer.MAX_VALUE : nearest.getLast().distance();
+            int distance = distance(wanted, name, bound);
+            if (distance < bound) {
+                int at = nearest.size();
+                while (at > 0 && nearest.get(at - 1).distance() > distance) {
+                    at--;
+                }
+                nearest.add(at, new Candidate(name, distance));
+                if (nearest.size() > max) {
+                    nearest.removeLast();
+                }
+            }
+        }
+        return nearest.stream().map(Candidate::name).toList();
     }
 
-    private static int distance(String a, String b) {
+    /** The distance, or some number that is not below the bound as soon as it cannot be. */
+    private static int distance(String a, String b, int bound) {
         int aChars = Math.min(a.length(), MAX_CHARS);
         int bChars = Math.min(b.length(), MAX_CHARS);
+        if (Math.abs(aChars - bChars) >= bound) {
+            return bound;
+        }
         int[] above = new int[bChars + 1];
         int[] row = new int[bChars + 1];
         for (int j = 0; j <= bChars; j++) {
@@ -33,9 +47,14 @@ final class NearestNames {
         }
         for (int i = 1; i <= aChars; i++) {
             row[0] = i;
+            int least = i;
             for (int j = 1; j <= bChars; j++) {
                 int replaced = above[j - 1] + (a.charAt(i - 1) == b.charAt(j - 1) ? 0 : 1);
                 row[j] = Math.min(replaced, 1 + Math.min(above[j], row[j - 1]));
+                least = Math.min(least, row[j]);
+            }
+            if (least >= bound) {
+                return bound;
             }
             int[] done = above;
             above = row;

@@ -136,18 +136,14 @@ final class PieceCopy {
     private static long overflow(
             Tensor source, Piece piece, Tensor target, long to, long elements) {
         MemorySegment data = target.data();
+        boolean wide = target.dtype() == DType.F32;
+        int infinity = wide ? 0x7f80_0000 : target.dtype() == DType.F16 ? 0x7c00 : 0x7f80;
         for (long i = 0; i < elements; i++) {
-            boolean infinite =
-                    switch (target.dtype()) {
-                        case F16 ->
-                                (data.get(JAVA_SHORT_UNALIGNED, (to + i) * 2) & 0x7fff) == 0x7c00;
-                        case BF16 ->
-                                (data.get(JAVA_SHORT_UNALIGNED, (to + i) * 2) & 0x7fff) == 0x7f80;
-                        default ->
-                                (data.get(JAVA_INT_UNALIGNED, (to + i) * 4) & 0x7fff_ffff)
-                                        == 0x7f80_0000;
-                    };
-            if (infinite && Double.isFinite(source.getDouble(at(piece, i)))) {
+            int bits =
+                    wide
+                            ? data.get(JAVA_INT_UNALIGNED, (to + i) * 4) & 0x7fff_ffff
+                            : data.get(JAVA_SHORT_UNALIGNED, (to + i) * 2) & 0x7fff;
+            if (bits == infinity && Double.isFinite(source.getDouble(at(piece, i)))) {
                 return i;
             }
         }

@@ -61,6 +61,8 @@ final class RoutingRules {
             return rules.block(config.family().name());
         } catch (IllegalArgumentException e) {
             throw config.conflict(e.getMessage());
+        } catch (ArithmeticException e) {
+            throw config.conflict("the sizes of the experts exceed 2^31 - 1");
         }
     }
 

@@ -9,7 +9,6 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.Optional;
 import java.util.concurrent.Callable;
 
 /** Says what this machine offers and which backends can run on it. */
@@ -36,21 +35,13 @@ final class Info implements Callable<Integer> {
      *
      * @param backend which one
      * @param reason why not; empty if it can
-     * @param remedy what to do about it; empty if it can or there is none
+     * @param remedy what to do about it; empty if it can
      */
     private record Status(Backend backend, String reason, String remedy) {
         static Status of(Backend backend) {
-            Optional<String> problem = backend.unavailable();
-            if (problem.isEmpty()) {
-                return new Status(backend, "", "");
-            }
-            String text = problem.get();
-            String named = backend.id() + ": ";
-            String unnamed = text.startsWith(named) ? text.substring(named.length()) : text;
-            int end = unnamed.indexOf("; ");
-            return end < 0
-                    ? new Status(backend, unnamed, "")
-                    : new Status(backend, unnamed.substring(0, end), unnamed.substring(end + 2));
+            return backend.unavailable()
+                    .map(problem -> new Status(backend, problem.reason(), problem.remedy()))
+                    .orElse(new Status(backend, "", ""));
         }
 
         boolean available() {

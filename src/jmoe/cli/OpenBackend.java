@@ -35,7 +35,7 @@ record OpenBackend(Backend backend, Kernels kernels, int threads, String why)
         }
         boolean auto = name.equals(AUTO);
         Backend backend = auto ? Backend.best() : backend(name);
-        String why = auto ? why(Backend.choice()) : "asked for with --backend " + name;
+        String why = auto ? Backend.choice().why() : "asked for with --backend " + name;
         if (threads != null && backend == Backend.CUDA) {
             throw new IllegalArgumentException(
                     "--threads: the backend cuda has no threads to choose; leave it out");
@@ -58,13 +58,6 @@ record OpenBackend(Backend backend, Kernels kernels, int threads, String why)
             throw new IllegalArgumentException(
                     "--backend: expected auto, reference, vector, native or cuda, got " + name, e);
         }
-    }
-
-    /** The reasons without the backend's name, which a report shows beside them. */
-    private static String why(Backend.Choice choice) {
-        String name = "backend " + choice.backend().description();
-        String skipped = choice.why().startsWith(name) ? choice.why().substring(name.length()) : "";
-        return "the fastest that runs here" + skipped;
     }
 
     /** Name and what it runs on. */

@@ -60,9 +60,13 @@ public final class Arguments {
                 "topK",
                 config.topK());
         Check.writable("topkWeights", routing.topkWeights());
-        Check.disjoint("topkIds", routing.topkIds(), "logits", logits);
-        Check.disjoint("topkWeights", routing.topkWeights(), "logits", logits);
-        Check.disjoint("topkWeights", routing.topkWeights(), "topkIds", routing.topkIds());
+        disjoint("topkIds", routing.topkIds(), "logits", logits);
+        disjoint("topkIds", routing.topkIds(), "selectionBias", selectionBias);
+        disjoint("topkIds", routing.topkIds(), "tokenTypes", tokenTypes);
+        disjoint("topkWeights", routing.topkWeights(), "logits", logits);
+        disjoint("topkWeights", routing.topkWeights(), "selectionBias", selectionBias);
+        disjoint("topkWeights", routing.topkWeights(), "tokenTypes", tokenTypes);
+        disjoint("topkWeights", routing.topkWeights(), "topkIds", routing.topkIds());
     }
 
     /**
@@ -84,11 +88,20 @@ public final class Arguments {
         Check.writable("tokensPerExpert", routing.tokensPerExpert());
         Check.writable("expertOffsets", routing.expertOffsets());
         Check.writable("rowToSlot", routing.rowToSlot());
-        Check.disjoint("tokensPerExpert", routing.tokensPerExpert(), "topkIds", routing.topkIds());
-        Check.disjoint("expertOffsets", routing.expertOffsets(), "topkIds", routing.topkIds());
-        Check.disjoint("rowToSlot", routing.rowToSlot(), "topkIds", routing.topkIds());
-        Check.disjoint("slotToRow", routing.slotToRow(), "topkIds", routing.topkIds());
-        Check.disjoint("slotToRow", routing.slotToRow(), "rowToSlot", routing.rowToSlot());
+        disjoint("tokensPerExpert", routing.tokensPerExpert(), "topkIds", routing.topkIds());
+        disjoint("expertOffsets", routing.expertOffsets(), "topkIds", routing.topkIds());
+        disjoint(
+                "expertOffsets",
+                routing.expertOffsets(),
+                "tokensPerExpert",
+                routing.tokensPerExpert());
+        disjoint("rowToSlot", routing.rowToSlot(), "topkIds", routing.topkIds());
+        disjoint("rowToSlot", routing.rowToSlot(), "tokensPerExpert", routing.tokensPerExpert());
+        disjoint("rowToSlot", routing.rowToSlot(), "expertOffsets", routing.expertOffsets());
+        disjoint("slotToRow", routing.slotToRow(), "topkIds", routing.topkIds());
+        disjoint("slotToRow", routing.slotToRow(), "tokensPerExpert", routing.tokensPerExpert());
+        disjoint("slotToRow", routing.slotToRow(), "expertOffsets", routing.expertOffsets());
+        disjoint("slotToRow", routing.slotToRow(), "rowToSlot", routing.rowToSlot());
     }
 
     /**
@@ -112,7 +125,10 @@ public final class Arguments {
                 "hidden",
                 x.dim(1));
         Check.writable("rows", rows);
-        Check.disjoint("rows", rows, "x", x);
+        disjoint("rows", rows, "x", x);
+        disjoint("rows", rows, "weights", weights);
+        disjoint("rows", rows, "rowToSlot", routing.rowToSlot());
+        disjoint("rows", rows, "expertOffsets", routing.expertOffsets());
     }
 
     /**
@@ -136,8 +152,10 @@ public final class Arguments {
         Check.vector("expertOffsets", expertOffsets, DType.I32, "groups + 1", groups + 1);
         Check.floatMatrix("y", y, "rows", x.dim(0), "outputs", weight.dim(1));
         Check.writable("y", y);
-        Check.disjoint("y", y, "x", x);
-        Check.disjoint("y", y, "weight", weight);
+        disjoint("y", y, "x", x);
+        disjoint("y", y, "weight", weight);
+        disjoint("y", y, "bias", bias);
+        disjoint("y", y, "expertOffsets", expertOffsets);
         hostOffsets(expertOffsets, x.dim(0));
     }
 
@@ -164,7 +182,8 @@ public final class Arguments {
                 "groups + 1",
                 Math.max(1, expertOffsets.numElements()));
         Check.writable("hidden", hidden);
-        Check.disjoint("hidden", hidden, "gateUp", gateUp);
+        disjoint("hidden", hidden, "gateUp", gateUp);
+        disjoint("hidden", hidden, "expertOffsets", expertOffsets);
         hostOffsets(expertOffsets, rows);
     }
 
@@ -196,16 +215,19 @@ public final class Arguments {
                             && addend.dtype() == y.dtype()
                             && addend.dim(0) == tokens;
             if (!inPlace) {
-                Check.disjoint("y", y, "addend", addend);
+                disjoint("y", y, "addend", addend);
             }
         }
         Tensor identity = residual.identity();
         if (identity != null) {
             Check.floatMatrix("identity", identity, "tokens", tokens, "hidden", hidden);
-            Check.disjoint("y", y, "identity", identity);
+            disjoint("y", y, "identity", identity);
         }
         Check.writable("y", y);
-        Check.disjoint("y", y, "rows", rows);
+        disjoint("y", y, "rows", rows);
+        disjoint("y", y, "weights", weights);
+        disjoint("y", y, "slotToRow", routing.slotToRow());
+        disjoint("y", y, "topkIds", routing.topkIds());
     }
 
     private static void maps(Routing routing) {
@@ -227,6 +249,13 @@ public final class Arguments {
                     routing.tokens(),
                     "topK",
                     routing.topK());
+        }
+    }
+
+    private static void disjoint(
+            String name, Tensor output, String inputName, @Nullable Tensor input) {
+        if (input != null) {
+            Check.disjoint(name, output, inputName, input);
         }
     }
 

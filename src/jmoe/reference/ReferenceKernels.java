@@ -27,6 +27,10 @@ public final class ReferenceKernels implements Kernels {
             Routing routing) {
         Arguments.route(logits, config, selectionBias, tokenTypes, routing);
         Check.host("logits", logits);
+        host("selectionBias", selectionBias);
+        host("tokenTypes", tokenTypes);
+        Check.host("topkIds", routing.topkIds());
+        Check.host("topkWeights", routing.topkWeights());
         ReferenceRouter.route(logits, config, selectionBias, tokenTypes, routing);
     }
 
@@ -34,6 +38,10 @@ public final class ReferenceKernels implements Kernels {
     public void sortByExpert(Routing routing) {
         Arguments.sortByExpert(routing);
         Check.host("topkIds", routing.topkIds());
+        Check.host("tokensPerExpert", routing.tokensPerExpert());
+        Check.host("expertOffsets", routing.expertOffsets());
+        Check.host("rowToSlot", routing.rowToSlot());
+        Check.host("slotToRow", routing.slotToRow());
         Tensor ids = routing.topkIds();
         Tensor counts = routing.tokensPerExpert();
         Tensor offsets = routing.expertOffsets();
@@ -64,6 +72,10 @@ public final class ReferenceKernels implements Kernels {
     public void permute(Tensor x, Routing routing, @Nullable Tensor weights, Tensor rows) {
         Arguments.permute(x, routing, weights, rows);
         Check.host("x", x);
+        Check.host("rowToSlot", routing.rowToSlot());
+        Check.host("expertOffsets", routing.expertOffsets());
+        host("weights", weights);
+        Check.host("rows", rows);
         long hidden = x.dim(1);
         int numRows = routing.expertOffsets().getInt(routing.numExperts());
         for (long row = 0; row < numRows; row++) {
@@ -81,6 +93,10 @@ public final class ReferenceKernels implements Kernels {
             Tensor x, Tensor weight, @Nullable Tensor bias, Tensor expertOffsets, Tensor y) {
         Arguments.groupedGemm(x, weight, bias, expertOffsets, y);
         Check.host("x", x);
+        Check.host("weight", weight);
+        host("bias", bias);
+        Check.host("expertOffsets", expertOffsets);
+        Check.host("y", y);
         long outputs = weight.dim(1);
         long inputs = weight.dim(2);
         for (long e = 0; e < weight.dim(0); e++) {
@@ -102,6 +118,8 @@ public final class ReferenceKernels implements Kernels {
     public void swiglu(Tensor gateUp, Activation activation, Tensor expertOffsets, Tensor hidden) {
         Arguments.swiglu(gateUp, activation, expertOffsets, hidden);
         Check.host("gateUp", gateUp);
+        Check.host("expertOffsets", expertOffsets);
+        Check.host("hidden", hidden);
         long intermediate = hidden.dim(1);
         long columns = gateUp.dim(1);
         int numRows = expertOffsets.getInt(expertOffsets.numElements() - 1);
@@ -141,6 +159,12 @@ public final class ReferenceKernels implements Kernels {
             Tensor rows, Routing routing, @Nullable Tensor weights, Residual residual, Tensor y) {
         Arguments.unpermute(rows, routing, weights, residual, y);
         Check.host("rows", rows);
+        Check.host("topkIds", routing.topkIds());
+        Check.host("slotToRow", routing.slotToRow());
+        host("weights", weights);
+        host("addend", residual.addend());
+        host("identity", residual.identity());
+        Check.host("y", y);
         long hidden = y.dim(1);
         for (long token = 0; token < routing.tokens(); token++) {
             for (long h = 0; h < hidden; h++) {
@@ -182,5 +206,11 @@ public final class ReferenceKernels implements Kernels {
                                     : rows.getDouble(row * hidden + h));
         }
         return sum;
+    }
+
+    private static void host(String name, @Nullable Tensor tensor) {
+        if (tensor != null) {
+            Check.host(name, tensor);
+        }
     }
 }

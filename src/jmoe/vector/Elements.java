@@ -2,10 +2,8 @@ package jmoe.vector;
 
 import static java.lang.foreign.ValueLayout.JAVA_FLOAT_UNALIGNED;
 import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
-import static java.lang.foreign.ValueLayout.JAVA_SHORT_UNALIGNED;
 
 import jmoe.tensor.DType;
-import jmoe.tensor.Floats;
 import jmoe.tensor.Tensor;
 
 import java.lang.foreign.MemorySegment;
@@ -49,34 +47,12 @@ record Elements(MemorySegment data, DType dtype) {
     void read(long element, int count, float[] to, int at) {
         switch (dtype) {
             case F32 -> MemorySegment.copy(data, JAVA_FLOAT_UNALIGNED, element * 4, to, at, count);
-            case BF16 -> readBf16(element * 2, count, to, at);
-            case F16 -> readF16(element * 2, count, to, at);
+            case BF16 -> HalfFloats.widenBf16(data, element * 2, count, to, at);
+            case F16 -> HalfFloats.widenF16(data, element * 2, count, to, at);
             default -> throw unsupported();
         }
         for (int i = count; i < Lanes.padded(count); i++) {
             to[at + i] = 0;
-        }
-    }
-
-    private void readBf16(long offsetBytes, int count, float[] to, int at) {
-        int whole = Lanes.FLOATS.loopBound(count);
-        for (int i = 0; i < whole; i += Lanes.COUNT) {
-            HalfFloats.widenBf16(data, offsetBytes + 2L * i).intoArray(to, at + i);
-        }
-        for (int i = whole; i < count; i++) {
-            short bits = data.get(JAVA_SHORT_UNALIGNED, offsetBytes + 2L * i);
-            to[at + i] = Floats.bf16ToFloat(bits);
-        }
-    }
-
-    private void readF16(long offsetBytes, int count, float[] to, int at) {
-        int whole = Lanes.FLOATS.loopBound(count);
-        for (int i = 0; i < whole; i += Lanes.COUNT) {
-            HalfFloats.widenF16(data, offsetBytes + 2L * i).intoArray(to, at + i);
-        }
-        for (int i = whole; i < count; i++) {
-            short bits = data.get(JAVA_SHORT_UNALIGNED, offsetBytes + 2L * i);
-            to[at + i] = HalfFloats.widenF16(bits);
         }
     }
 
@@ -93,31 +69,9 @@ record Elements(MemorySegment data, DType dtype) {
         switch (dtype) {
             case F32 ->
                     MemorySegment.copy(from, at, data, JAVA_FLOAT_UNALIGNED, element * 4, count);
-            case BF16 -> writeBf16(from, at, count, element * 2);
-            case F16 -> writeF16(from, at, count, element * 2);
+            case BF16 -> HalfFloats.narrowBf16(from, at, count, data, element * 2);
+            case F16 -> HalfFloats.narrowF16(from, at, count, data, element * 2);
             default -> throw unsupported();
-        }
-    }
-
-    private void writeBf16(float[] from, int at, int count, long offsetBytes) {
-        int whole = Lanes.FLOATS.loopBound(count);
-        for (int i = 0; i < whole; i += Lanes.COUNT) {
-            HalfFloats.narrowBf16(from, at + i, data, offsetBytes + 2L * i);
-        }
-        for (int i = whole; i < count; i++) {
-            short bits = Floats.floatToBf16(from[at + i]);
-            data.set(JAVA_SHORT_UNALIGNED, offsetBytes + 2L * i, bits);
-        }
-    }
-
-    private void writeF16(float[] from, int at, int count, long offsetBytes) {
-        int whole = Lanes.FLOATS.loopBound(count);
-        for (int i = 0; i < whole; i += Lanes.COUNT) {
-            HalfFloats.narrowF16(from, at + i, data, offsetBytes + 2L * i);
-        }
-        for (int i = whole; i < count; i++) {
-            short bits = Floats.floatToF16(from[at + i]);
-            data.set(JAVA_SHORT_UNALIGNED, offsetBytes + 2L * i, bits);
         }
     }
 

@@ -11,6 +11,7 @@ import static jdk.incubator.vector.VectorOperators.NE;
 import static jdk.incubator.vector.VectorOperators.OR;
 import static jdk.incubator.vector.VectorOperators.ZERO_EXTEND_S2I;
 
+import static java.lang.foreign.ValueLayout.JAVA_SHORT_UNALIGNED;
 import static java.nio.ByteOrder.nativeOrder;
 
 import jdk.incubator.vector.FloatVector;
@@ -22,7 +23,7 @@ import jmoe.tensor.Floats;
 import java.lang.foreign.MemorySegment;
 
 /**
- * Vectors of BF16 and F16 codes, widened exactly and rounded to nearest, ties to even, by integer
+ * Runs of BF16 and F16 codes, widened exactly and rounded to nearest, ties to even, by integer
  * operations: the JVM has no dependable vector conversion for F16. Subnormals are kept.
  */
 final class HalfFloats {
@@ -44,68 +45,106 @@ final class HalfFloats {
 
     private HalfFloats() {}
 
-    /** Reads one vector of BF16 codes. */
-    static FloatVector widenBf16(MemorySegment from, long offsetBytes) {
-        return codes(from, offsetBytes).lanewise(LSHL, 16).reinterpretAsFloats();
+    static void widenBf16(MemorySegment from, long offsetBytes, int count, float[] to, int at) {
+        int whole = Lanes.FLOATS.loopBound(count);
+        for (int i = 0; i < whole; i += Lanes.COUNT) {
+            IntVector code =
+                    (IntVector)
+                            ShortVector.fromMemorySegment(
+                                            Lanes.SHORTS, from, offsetBytes + 2L * i, nativeOrder())
+                                    .convertShape(ZERO_EXTEND_S2I, Lanes.INTS, 0);
+            code.lanewise(LSHL, 16).reinterpretAsFloats().intoArray(to, at + i);
+        }
+        for (int i = whole; i < count; i++) {
+            to[at + i] = Floats.bf16ToFloat(from.get(JAVA_SHORT_UNALIGNED, offsetBytes + 2L * i));
+        }
     }
 
-    /** Reads one vector of F16 codes; a NaN keeps its payload. */
-    static FloatVector widenF16(MemorySegment from, long offsetBytes) {
-        IntVector code = codes(from, offsetBytes);
-        IntVector magnitude = code.and(0x7fff).lanewise(LSHL, 13);
-        IntVector normal = magnitude.add(REBIAS);
-        // One more exponent step makes a subnormal 2^-14 too large, with an implicit one: exact.
-        IntVector subnormal =
-                magnitude
-                        .add(LEAST_NORMAL)
-                        .reinterpretAsFloats()
-                        .sub(Float.intBitsToFloat(LEAST_NORMAL))
-                        .reinterpretAsInts();
-        IntVector exponent = code.and(F16_INFINITY);
-        return normal.blend(subnormal, exponent.compare(EQ, 0))
-                .blend(magnitude.or(F32_INFINITY), exponent.compare(EQ, F16_INFINITY))
-                .lanewise(OR, code.and(0x8000).lanewise(LSHL, 16))
-                .reinterpretAsFloats();
+    /** A NaN keeps its payload. */
+    static void widenF16(MemorySegment from, long offsetBytes, int count, float[] to, int at) {
+        int whole = Lanes.FLOATS.loopBound(count);
+        for (int i = 0; i < whole; i += Lanes.COUNT) {
+            IntVector code =
+                    (IntVector)
+                            ShortVector.fromMemorySegment(
+                                            Lanes.SHORTS, from, offsetBytes + 2L * i, nativeOrder())
+                                    .convertShape(ZERO_EXTEND_S2I, Lanes.INTS, 0);
+            IntVector magnitude = code.and(0x7fff).lanewise(LSHL, 13);
+            IntVector normal = magnitude.add(REBIAS);
+            // As if the exponent were that of 2^-14 there is an implicit one too many: exact.
+            IntVector subnormal =
+                    magnitude
+                            .add(LEAST_NORMAL)
+                            .reinterpretAsFloats()
+                            .sub(Float.intBitsToFloat(LEAST_NORMAL))
+                            .reinterpretAsInts();
+            IntVector exponent = code.and(F16_INFINITY);
+            normal.blend(subnormal, exponent.compare(EQ, 0))
+                    .blend(magnitude.or(F32_INFINITY), exponent.compare(EQ, F16_INFINITY))
+                    .lanewise(OR, code.and(0x8000).lanewise(LSHL, 16))
+                    .reinterpretAsFloats()
+                    .intoArray(to, at + i);
+        }
+        for (int i = whole; i < count; i++) {
+            to[at + i] = widenF16(from.get(JAVA_SHORT_UNALIGNED, offsetBytes + 2L * i));
+        }
     }
 
-    /** One F16 code as {@link #widenF16(MemorySegment, long)} does it, also for NaN. */
-    static float widenF16(short code) {
+    /** One code as a vector of them, also where it is NaN. */
+    private static float widenF16(short code) {
         return (code & F16_INFINITY) == F16_INFINITY
                 ? Float.intBitsToFloat(
                         ((code & 0x8000) << 16) | F32_INFINITY | ((code & 0x03ff) << 13))
                 : Floats.f16ToFloat(code);
     }
 
-    /** Rounds one vector to BF16; NaN must be canonical. */
-    static void narrowBf16(float[] from, int at, MemorySegment to, long offsetBytes) {
-        IntVector bits = FloatVector.fromArray(Lanes.FLOATS, from, at).reinterpretAsInts();
-        // Half of the last kept place, minus one, plus that place's own bit. The canonical NaN is
-        // too small to be carried over into the sign.
-        IntVector rounded = bits.add(0x7fff).add(bits.lanewise(LSHR, 16).and(1));
-        store(rounded.lanewise(LSHR, 16), to, offsetBytes);
+    /** NaN must be canonical. */
+    static void narrowBf16(float[] from, int at, int count, MemorySegment to, long offsetBytes) {
+        int whole = Lanes.FLOATS.loopBound(count);
+        for (int i = 0; i < whole; i += Lanes.COUNT) {
+            IntVector bits = FloatVector.fromArray(Lanes.FLOATS, from, at + i).reinterpretAsInts();
+            // Half of the last kept place, minus one, plus that place's own bit. The canonical NaN
+            // is too small to be carried over into the sign.
+            IntVector rounded = bits.add(0x7fff).add(bits.lanewise(LSHR, 16).and(1));
+            ((ShortVector) rounded.lanewise(LSHR, 16).convertShape(I2S, Lanes.SHORTS, 0))
+                    .intoMemorySegment(to, offsetBytes + 2L * i, nativeOrder());
+        }
+        for (int i = whole; i < count; i++) {
+            short code = Floats.floatToBf16(from[at + i]);
+            to.set(JAVA_SHORT_UNALIGNED, offsetBytes + 2L * i, code);
+        }
     }
 
-    /** Rounds one vector to F16; NaN must be canonical. */
-    static void narrowF16(float[] from, int at, MemorySegment to, long offsetBytes) {
-        IntVector bits = FloatVector.fromArray(Lanes.FLOATS, from, at).reinterpretAsInts();
-        IntVector magnitude = bits.and(0x7fff_ffff);
-        IntVector normal =
-                magnitude
-                        .sub(REBIAS)
-                        .add(0x0fff)
-                        .add(magnitude.lanewise(LSHR, 13).and(1))
-                        .lanewise(LSHR, 13);
-        IntVector subnormal =
-                magnitude
-                        .reinterpretAsFloats()
-                        .add(SUBNORMAL_ROUNDER)
-                        .reinterpretAsInts()
-                        .sub(Float.floatToRawIntBits(SUBNORMAL_ROUNDER));
-        IntVector code =
-                normal.blend(subnormal, magnitude.compare(LT, LEAST_NORMAL))
-                        .blend(F16_INFINITY, magnitude.compare(GE, BEYOND_F16))
-                        .blend(F16_NAN, magnitude.compare(GT, F32_INFINITY));
-        store(code.or(bits.lanewise(LSHR, 16).and(0x8000)), to, offsetBytes);
+    /** NaN must be canonical. */
+    static void narrowF16(float[] from, int at, int count, MemorySegment to, long offsetBytes) {
+        int whole = Lanes.FLOATS.loopBound(count);
+        for (int i = 0; i < whole; i += Lanes.COUNT) {
+            IntVector bits = FloatVector.fromArray(Lanes.FLOATS, from, at + i).reinterpretAsInts();
+            IntVector magnitude = bits.and(0x7fff_ffff);
+            IntVector normal =
+                    magnitude
+                            .sub(REBIAS)
+                            .add(0x0fff)
+                            .add(magnitude.lanewise(LSHR, 13).and(1))
+                            .lanewise(LSHR, 13);
+            IntVector subnormal =
+                    magnitude
+                            .reinterpretAsFloats()
+                            .add(SUBNORMAL_ROUNDER)
+                            .reinterpretAsInts()
+                            .sub(Float.floatToRawIntBits(SUBNORMAL_ROUNDER));
+            IntVector code =
+                    normal.blend(subnormal, magnitude.compare(LT, LEAST_NORMAL))
+                            .blend(F16_INFINITY, magnitude.compare(GE, BEYOND_F16))
+                            .blend(F16_NAN, magnitude.compare(GT, F32_INFINITY))
+                            .or(bits.lanewise(LSHR, 16).and(0x8000));
+            ((ShortVector) code.convertShape(I2S, Lanes.SHORTS, 0))
+                    .intoMemorySegment(to, offsetBytes + 2L * i, nativeOrder());
+        }
+        for (int i = whole; i < count; i++) {
+            short code = Floats.floatToF16(from[at + i]);
+            to.set(JAVA_SHORT_UNALIGNED, offsetBytes + 2L * i, code);
+        }
     }
 
     /** Replaces every NaN by the canonical one, whose payload no execution mode changes. */
@@ -114,16 +153,5 @@ final class HalfFloats {
             FloatVector value = FloatVector.fromArray(Lanes.FLOATS, values, at + i);
             value.blend(Float.NaN, value.compare(NE, value)).intoArray(values, at + i);
         }
-    }
-
-    private static IntVector codes(MemorySegment from, long offsetBytes) {
-        return (IntVector)
-                ShortVector.fromMemorySegment(Lanes.SHORTS, from, offsetBytes, nativeOrder())
-                        .convertShape(ZERO_EXTEND_S2I, Lanes.INTS, 0);
-    }
-
-    private static void store(IntVector codes, MemorySegment to, long offsetBytes) {
-        ((ShortVector) codes.convertShape(I2S, Lanes.SHORTS, 0))
-                .intoMemorySegment(to, offsetBytes, nativeOrder());
     }
 }

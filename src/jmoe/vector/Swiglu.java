@@ -5,6 +5,8 @@ import jdk.incubator.vector.FloatVector;
 import jmoe.ops.Activation;
 import jmoe.tensor.Tensor;
 
+import java.util.Arrays;
+
 /** {@code hidden[r] = activation(gateUp[r])}. */
 final class Swiglu {
     private static final float ALPHA = (float) Activation.CLAMPED_SWIGLU_ALPHA;
@@ -39,44 +41,46 @@ final class Swiglu {
                 });
     }
 
-    /** Replaces each up by the result. */
+    /** Replaces each up by the result; the gate's content is lost. */
     private static void activate(Activation activation, float[] gate, float[] up, int count) {
         switch (activation.kind()) {
-            case SWIGLU -> swiglu(gate, up, count);
-            case CLAMPED_SWIGLU -> clampedSwiglu(gate, up, count, activation.limit());
-            case SILU -> silu(up, count);
-            case RELU -> relu(up, count, false);
-            case SQUARED_RELU -> relu(up, count, true);
+            case SWIGLU -> Sigmoid.product(gate, 1, up, count);
+            case CLAMPED_SWIGLU -> {
+                clamp(gate, up, count, activation.limit());
+                Sigmoid.product(gate, ALPHA, up, count);
+            }
+            case SILU -> {
+                System.arraycopy(up, 0, gate, 0, count);
+                Arrays.fill(up, 0, count, 1);
+                Sigmoid.product(gate, 1, up, count);
+            }
+            case RELU -> relu(up, count);
+            case SQUARED_RELU -> {
+                relu(up, count);
+                square(up, count);
+            }
         }
     }
 
-    private static void swiglu(float[] gate, float[] up, int count) {
+    /** min(gate, limit), and clamp(up, -limit, limit) + 1. */
+    private static void clamp(float[] gate, float[] up, int count, float limit) {
         for (int i = 0; i < count; i += Lanes.COUNT) {
-            FloatVector g = FloatVector.fromArray(Lanes.FLOATS, gate, i);
-            FloatVector u = FloatVector.fromArray(Lanes.FLOATS, up, i);
-            Exp.sigmoidTimes(g, g).mul(u).intoArray(up, i);
-        }
-    }
-
-    private static void clampedSwiglu(float[] gate, float[] up, int count, float limit) {
-        for (int i = 0; i < count; i += Lanes.COUNT) {
-            FloatVector g = FloatVector.fromArray(Lanes.FLOATS, gate, i).min(limit);
+            FloatVector.fromArray(Lanes.FLOATS, gate, i).min(limit).intoArray(gate, i);
             FloatVector u = FloatVector.fromArray(Lanes.FLOATS, up, i).min(limit).max(-limit);
-            Exp.sigmoidTimes(g, g.mul(ALPHA)).mul(u.add(1)).intoArray(up, i);
+            u.add(1).intoArray(up, i);
         }
     }
 
-    private static void silu(float[] up, int count) {
+    private static void relu(float[] up, int count) {
+        for (int i = 0; i < count; i += Lanes.COUNT) {
+            FloatVector.fromArray(Lanes.FLOATS, up, i).max(0).intoArray(up, i);
+        }
+    }
+
+    private static void square(float[] up, int count) {
         for (int i = 0; i < count; i += Lanes.COUNT) {
             FloatVector u = FloatVector.fromArray(Lanes.FLOATS, up, i);
-            Exp.sigmoidTimes(u, u).intoArray(up, i);
-        }
-    }
-
-    private static void relu(float[] up, int count, boolean squared) {
-        for (int i = 0; i < count; i += Lanes.COUNT) {
-            FloatVector u = FloatVector.fromArray(Lanes.FLOATS, up, i).max(0);
-            (squared ? u.mul(u) : u).intoArray(up, i);
+            u.mul(u).intoArray(up, i);
         }
     }
 }

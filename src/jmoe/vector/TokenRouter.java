@@ -9,7 +9,9 @@ import org.jspecify.annotations.Nullable;
 
 /**
  * The rules of {@link RouterConfig} for one token at a time, in double: selection must not depend
- * on how a score is rounded. Owned by one worker; its arrays are reused.
+ * on how a score is rounded. {@code Math.exp} and {@code Math.pow} may be used because the JVM's
+ * interpreter and compilers call the same routine for them. Owned by one worker; its arrays are
+ * reused.
  */
 final class TokenRouter {
     /** Results of the last token: ids by falling candidate, and their weights. */

@@ -6,7 +6,7 @@
  * JVM: an element is always computed by the same operations in the same order, however the work is
  * blocked, and nothing is used whose intrinsic may differ from its fallback (no reducing or
  * transcendental lanewise operation). A NaN in an output is always the canonical one. Only the
- * number of lanes, which is a property of the machine, changes the order of sums.
+ * number of lanes, a property of the machine and of the JVM's flags, changes the order of sums.
  */
 @NullMarked
 package jmoe.vector;

@@ -1,0 +1,33 @@
+package jmoe;
+
+import jmoe.ops.Kernels.Residual;
+
+import org.openjdk.jmh.annotations.Benchmark;
+import org.openjdk.jmh.annotations.BenchmarkMode;
+import org.openjdk.jmh.annotations.Fork;
+import org.openjdk.jmh.annotations.Measurement;
+import org.openjdk.jmh.annotations.Mode;
+import org.openjdk.jmh.annotations.OutputTimeUnit;
+import org.openjdk.jmh.annotations.Warmup;
+
+import java.util.concurrent.TimeUnit;
+
+/** Token rows into expert order and back. */
+@BenchmarkMode(Mode.AverageTime)
+@OutputTimeUnit(TimeUnit.MICROSECONDS)
+@Warmup(iterations = 4, time = 2)
+@Measurement(iterations = 5, time = 2)
+@Fork(1)
+public class PermuteBench {
+    /** Copies topK rows per token. */
+    @Benchmark
+    public void permute(LayerState s) {
+        s.kernels.permute(s.nextBatch(), s.routing, null, s.rows);
+    }
+
+    /** Sums topK rows per token. */
+    @Benchmark
+    public void unpermute(LayerState s) {
+        s.kernels.unpermute(s.expertRows, s.routing, s.routing.topkWeights(), Residual.NONE, s.y);
+    }
+}

@@ -1,0 +1,102 @@
+package jmoe;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import jmoe.ops.Kernels;
+
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.TimeUnit;
+
+final class BackendTest {
+    @Test
+    void choose_takesTheFastestAndNamesReasonAndRemedyOfTheOthers() {
+        Backend.Choice choice = Backend.choose(null);
+        assertThat(choice.backend()).isEqualTo(Backend.VECTOR);
+        assertThat(choice.why())
+                .startsWith("the fastest that runs here")
+                .contains("not cuda: ")
+                .contains("not native: ")
+                .contains("(use a later version of jmoe)")
+                .doesNotContain("\n");
+    }
+
+    @Test
+    void choose_mayOnlyBeLowered() {
+        assertThat(Backend.choose("reference").backend()).isEqualTo(Backend.REFERENCE);
+        assertThat(Backend.choose("reference").why()).contains("-Djmoe.backend=reference");
+        assertThat(Backend.choose("cuda").backend()).isEqualTo(Backend.VECTOR);
+        assertThatThrownBy(() -> Backend.choose("gpu"))
+                .isInstanceOf(IllegalArgumentException.class)
+                .hasMessage("backend: expected reference, vector, native or cuda, got gpu");
+    }
+
+    @Test
+    void open_ofAMissingBackendSaysWhyAndWhatToDo() {
+        assertThatThrownBy(Backend.CUDA::open)
+                .isInstanceOf(UnsupportedOperationException.class)
+                .hasMessage(
+                        "backend cuda: this version of jmoe has no CUDA kernels; use a later"
+                                + " version of jmoe, or take the backend vector");
+    }
+
+    @Test
+    void open_needsAThread() {
+        assertThatThrownBy(() -> Backend.VECTOR.open(0))
+                .isInstanceOf(IllegalArgumentException.class)
+                .hasMessage("threads: expected at least 1, got 0");
+    }
+
+    @Test
+    void open_givesKernelsThatCloseTwice() {
+        for (Backend backend : List.of(Backend.REFERENCE, Backend.VECTOR)) {
+            Kernels kernels = backend.open();
+            kernels.close();
+            kernels.close();
+        }
+    }
+
+    /** A JVM of its own, because the decision is made once per JVM. */
+    @Test
+    void best_withoutTheVectorModuleFallsBackWithOneLine(@TempDir Path folder) throws Exception {
+        Path program = folder.resolve("Twice.java");
+        Files.writeString(
+                program,
+                """
+                void main() {
+                    System.out.println(jmoe.Backend.best() + " " + jmoe.Backend.best());
+                }
+                """);
+        String output = java(List.of(), program);
+        assertThat(output).contains("REFERENCE REFERENCE");
+        assertThat(output.split("jmoe: backend", -1)).as(output).hasSize(2);
+        assertThat(output)
+                .contains("jmoe: backend reference")
+                .contains("the Vector API module is not loaded")
+                .contains("start java with --add-modules jdk.incubator.vector");
+    }
+
+    private static String java(List<String> options, Path program)
+            throws IOException, InterruptedException {
+        List<String> command = new ArrayList<>();
+        command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
+        command.addAll(options);
+        command.addAll(List.of("-cp", System.getProperty("java.class.path"), program.toString()));
+        Path output = Files.createTempFile(program.getParent(), "output", ".txt");
+        Process process =
+                new ProcessBuilder(command)
+                        .redirectErrorStream(true)
+                        .redirectOutput(output.toFile())
+                        .start();
+        assertThat(process.waitFor(2, TimeUnit.MINUTES)).as("the JVM ends").isTrue();
+        return Files.readString(output, StandardCharsets.UTF_8);
+    }
+}

@@ -1,0 +1,22 @@
+package jmoe.ops;
+
+/** What a piece of {@link KernelsContract} knows about the backend under test. */
+interface Contract {
+    /** The backend, open as long as the test class runs. */
+    Kernels backend();
+
+    /** One more instance, to be closed by the test. */
+    Kernels another();
+
+    /** Whether F64 arguments are computed with; otherwise they are unsupported. */
+    boolean computesDouble();
+
+    /** Whether tensors on a device are a caller's mistake. */
+    boolean computesOnHost();
+
+    /** Whether a closed instance refuses calls; one without threads or memory need not. */
+    boolean refusesCallsAfterClose();
+
+    /** Whether 2^31 elements are worked through in seconds. */
+    boolean isFast();
+}

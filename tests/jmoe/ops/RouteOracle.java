@@ -1,0 +1,238 @@
+package jmoe.ops;
+
+import jmoe.ops.RouterConfig.Capacity;
+import jmoe.ops.RouterConfig.GroupScore;
+import jmoe.ops.RouterConfig.Normalisation;
+import jmoe.ops.RouterConfig.Score;
+import jmoe.ops.RouterConfig.Selection;
+import jmoe.tensor.Tensor;
+
+import org.jspecify.annotations.Nullable;
+
+import java.util.Arrays;
+import java.util.Comparator;
+import java.util.stream.IntStream;
+
+/**
+ * Routing once more, straight from the formulas and with sorted lists of all experts: proves that
+ * reference and backends are not only equal to each other.
+ */
+final class RouteOracle {
+    private final RouterConfig config;
+    private final double[] bias;
+    private final boolean[][] dropped;
+    private final double[] bestScores;
+    private double margin = Double.POSITIVE_INFINITY;
+
+    /** Experts of each token. */
+    final int[][] ids;
+
+    /** Their weights. */
+    final double[][] weights;
+
+    /** Applies the rule to every token. */
+    RouteOracle(
+            Tensor logits,
+            RouterConfig config,
+            @Nullable Tensor selectionBias,
+            @Nullable Tensor tokenTypes) {
+        int tokens = (int) logits.dim(0);
+        this.config = config;
+        this.ids = new int[tokens][config.topK()];
+        this.weights = new double[tokens][config.topK()];
+        this.dropped = new boolean[tokens][config.topK()];
+        this.bestScores = new double[tokens];
+        this.bias = selectionBias == null ? new double[0] : new double[config.numExperts()];
+        for (int e = 0; e < bias.length; e++) {
+            bias[e] = selectionBias.getDouble(e);
+        }
+        for (int t = 0; t < tokens; t++) {
+            if (config.tokenType() != RouterConfig.ALL_TOKENS
+                    && tokenTypes.getInt(t) != config.tokenType()) {
+                Arrays.fill(ids[t], -1);
+                Arrays.fill(dropped[t], true);
+                continue;
+            }
+            double[] z = logits(logits, t);
+            if (config.selection() instanceof Selection.SparseMixer m) {
+                sparseMixer(t, z, m.jitter());
+            } else {
+                select(t, z);
+            }
+        }
+        if (config.capacity() != null) {
+            drop(config.capacity());
+        }
+        for (int t = 0; t < tokens; t++) {
+            if (config.capacity() == null || config.capacity().normaliseAfter()) {
+                normalise(weights[t]);
+            }
+            for (int k = 0; k < config.topK(); k++) {
+                // 0 even where nothing is left to divide by.
+                weights[t][k] = dropped[t][k] ? 0 : weights[t][k] * config.factor();
+            }
+        }
+    }
+
+    /**
+     * The smallest distance of unequal scores that decided something: ids are only comparable
+     * across precisions if it is far above the rounding of F32. Infinite where logits decide, which
+     * are exact.
+     */
+    double margin() {
+        boolean byScore =
+                bias.length > 0
+                        || config.judgesGroupsBySum()
+                        || config.capacity() != null && config.capacity().byProbability();
+        return byScore ? margin : Double.POSITIVE_INFINITY;
+    }
+
+    private double[] logits(Tensor logits, int t) {
+        double[] z = new double[config.numExperts()];
+        if (config.selection() instanceof Selection.ProductKeys p) {
+            int n = p.numKeys();
+            long second = logits.dim(0) * n;
+            for (int e = 0; e < z.length; e++) {
+                z[e] =
+                        logits.getDouble((long) t * n + e / n)
+                                + logits.getDouble(second + (long) t * n + e % n);
+            }
+        } else {
+            for (int e = 0; e < z.length; e++) {
+                z[e] = logits.getDouble((long) t * z.length + e);
+            }
+        }
+        return z;
+    }
+
+    private double[] scores(double[] z) {
+        if (config.score() == Score.SIGMOID) {
+            return Arrays.stream(z).map(v -> 1 / (1 + Math.exp(-v))).toArray();
+        }
+        double max = Arrays.stream(z).max().orElseThrow();
+        double[] exp = Arrays.stream(z).map(v -> Math.exp(v - max)).toArray();
+        double sum = Arrays.stream(exp).sum();
+        return Arrays.stream(exp).map(v -> v / sum).toArray();
+    }
+
+    private void select(int t, double[] z) {
+        double[] scores = scores(z);
+        double[] candidates = z.clone();
+        if (bias.length > 0 || config.judgesGroupsBySum()) {
+            candidates = scores.clone();
+            for (int e = 0; e < bias.length; e++) {
+                candidates[e] += bias[e];
+            }
+        }
+        if (config.selection() instanceof Selection.GroupLimited g) {
+            excludeWorstGroups(g, candidates);
+        }
+        int[] order = best(candidates, config.topK());
+        double max = Arrays.stream(order, 0, config.topK()).mapToDouble(e -> z[e]).max().orElse(0);
+        boolean overSelected =
+                config.score() == Score.SOFTMAX
+                        && config.normalisation() instanceof Normalisation.Sum s
+                        && s.epsilon() == 0;
+        for (int k = 0; k < config.topK(); k++) {
+            ids[t][k] = order[k];
+            weights[t][k] = overSelected ? Math.exp(z[order[k]] - max) : scores[order[k]];
+        }
+        bestScores[t] = Arrays.stream(scores).max().orElseThrow();
+        if (config.capacity() != null && !config.capacity().normaliseAfter()) {
+            normalise(weights[t]);
+        }
+    }
+
+    /** Indices by falling value, NaN last, lower index first. */
+    private int[] best(double[] values, int count) {
+        int[] order =
+                IntStream.range(0, values.length)
+                        .boxed()
+                        .sorted(
+                                Comparator.<Integer>comparingInt(
+                                                i -> Double.isNaN(values[i]) ? 1 : 0)
+                                        .thenComparingDouble(
+                                                i -> Double.isNaN(values[i]) ? 0 : -values[i])
+                                        .thenComparingInt(i -> i))
+                        .mapToInt(i -> i)
+                        .toArray();
+        for (int i = 1; i < Math.min(order.length, count + 1); i++) {
+            double gap = values[order[i - 1]] - values[order[i]];
+            if (gap > 0) {
+                margin = Math.min(margin, gap);
+            }
+        }
+        return order;
+    }
+
+    /** Puts the candidates of groups that are out below every number. */
+    private void excludeWorstGroups(Selection.GroupLimited g, double[] candidates) {
+        int width = config.numExperts() / g.numGroups();
+        double[] judged = new double[g.numGroups()];
+        for (int group = 0; group < judged.length; group++) {
+            double[] members = Arrays.copyOfRange(candidates, group * width, (group + 1) * width);
+            int[] order = best(members, 2);
+            judged[group] = members[order[0]];
+            if (g.groupScore() == GroupScore.TOP2_SUM && width > 1) {
+                judged[group] += members[order[1]];
+            }
+        }
+        int[] groups = best(judged, g.topGroups());
+        for (int i = g.topGroups(); i < groups.length; i++) {
+            Arrays.fill(candidates, groups[i] * width, (groups[i] + 1) * width, Double.NaN);
+        }
+    }
+
+    private void sparseMixer(int t, double[] z, double jitter) {
+        double[] left = z.clone();
+        for (int k = 0; k < 2; k++) {
+            int arg = best(left, 1)[0];
+            double max = left[arg];
+            double sum = 0;
+            for (int e = 0; e < z.length; e++) {
+                boolean outside = (max - z[e]) / Math.max(Math.abs(z[e]), max) > 2 * jitter;
+                sum += outside ? 0 : Math.exp(left[e] - max);
+            }
+            ids[t][k] = arg;
+            weights[t][k] = 1 / sum;
+            left[arg] = Double.NEGATIVE_INFINITY;
+        }
+        bestScores[t] = weights[t][0];
+    }
+
+    private void normalise(double[] s) {
+        if (config.selection() instanceof Selection.SparseMixer) {
+            return;
+        }
+        double divisor =
+                switch (config.normalisation()) {
+                    case Normalisation.None n -> 1;
+                    case Normalisation.Sum n -> Arrays.stream(s).sum() + n.epsilon();
+                    case Normalisation.ClampedSum n -> Math.max(Arrays.stream(s).sum(), n.min());
+                    case Normalisation.PNorm n ->
+                            Math.pow(
+                                    Arrays.stream(s).map(v -> Math.pow(v, n.p())).sum(), 1 / n.p());
+                };
+        for (int k = 0; k < s.length; k++) {
+            s[k] /= divisor;
+        }
+    }
+
+    private void drop(Capacity capacity) {
+        int tokens = ids.length;
+        long limit = capacity.limit(tokens);
+        int[] queue = IntStream.range(0, tokens).toArray();
+        if (capacity.byProbability()) {
+            queue = best(bestScores, tokens);
+        }
+        int[] taken = new int[config.numExperts()];
+        for (int k = 0; k < config.topK(); k++) {
+            for (int t : queue) {
+                if (ids[t][k] >= 0 && taken[ids[t][k]]++ >= limit) {
+                    weights[t][k] = 0;
+                    dropped[t][k] = true;
+                }
+            }
+        }
+    }
+}

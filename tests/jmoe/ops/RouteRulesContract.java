@@ -1,0 +1,275 @@
+package jmoe.ops;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import jmoe.ops.Cases.Logits;
+import jmoe.ops.RouterConfig.Capacity;
+import jmoe.ops.RouterConfig.GroupScore;
+import jmoe.ops.RouterConfig.Normalisation;
+import jmoe.ops.RouterConfig.Score;
+import jmoe.ops.RouterConfig.Selection;
+import jmoe.tensor.DType;
+import jmoe.tensor.Tensor;
+
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.EnumSource;
+
+import java.lang.foreign.Arena;
+import java.util.ArrayList;
+import java.util.List;
+
+/** Single rules of {@link Kernels#route} on numbers small enough to be worked out by hand. */
+interface RouteRulesContract extends Contract {
+    @Test
+    default void route_prefersLowerIdAmongEquals() {
+        RouterConfig config = RouterConfig.softmaxTopK(6, 3, true);
+        assertThat(ids(config, 1, 5, 1, 5, 0, 5)).containsExactly(1, 3, 5);
+        assertThat(ids(config, 2, 2, 2, 2, 2, 2)).containsExactly(0, 1, 2);
+        assertThat(ids(config, -0.0, 0.0, -1, -1, -1, -1)).containsExactly(0, 1, 2);
+    }
+
+    @Test
+    default void route_ordersByLogitWhereScoresSaturate() {
+        RouterConfig sigmoid = rule(4, 2, Score.SIGMOID, new Selection.TopK());
+        assertThat(ids(sigmoid, 100, 200, 300, 150)).containsExactly(2, 1);
+        RouterConfig softmax = RouterConfig.softmaxTopK(4, 3, true);
+        assertThat(ids(softmax, -3e38, 3e38, -1e38, -2e38)).containsExactly(1, 2, 3);
+    }
+
+    @Test
+    default void route_neverSelectsNanWhileThereAreOthers() {
+        double nan = Double.NaN;
+        RouterConfig config = RouterConfig.softmaxTopK(5, 2, true);
+        assertThat(ids(config, nan, -1 / 0.0, nan, -9, nan)).containsExactly(3, 1);
+        RouterConfig three = RouterConfig.softmaxTopK(5, 3, true);
+        assertThat(ids(three, nan, nan, 1, nan, nan)).containsExactly(2, 0, 1);
+        assertThat(ids(three, nan, nan, nan, nan, nan)).containsExactly(0, 1, 2);
+    }
+
+    @Test
+    default void route_makesWeightsNanThatDependOnNan() {
+        double nan = Double.NaN;
+        RouterConfig all = RouterConfig.softmaxTopK(4, 2, false);
+        assertThat(weights(all, 1, nan, 2, 3)).containsOnly(nan);
+        RouterConfig own = rule(4, 2, Score.SIGMOID, new Selection.TopK());
+        assertThat(weights(own, 0, nan, 0, -1)).containsExactly(0.5, 0.5);
+        RouterConfig nothingElse = rule(3, 3, Score.SIGMOID, new Selection.TopK());
+        assertThat(weights(nothingElse, 0, nan, 0)).containsExactly(0.5, 0.5, nan);
+    }
+
+    @Test
+    default void route_judgesGroupsByTheirBestOrTheSumOfTwo() {
+        // Groups {0,1}, {2,3}, {4,5}: the best expert is in the first, the best pair in the second.
+        double[] z = {3, -9, 2, 2, -5, -5};
+        Selection max = new Selection.GroupLimited(3, 1, GroupScore.MAX);
+        assertThat(ids(rule(6, 2, Score.SIGMOID, max), z)).containsExactly(0, 1);
+        Selection sum = new Selection.GroupLimited(3, 1, GroupScore.TOP2_SUM);
+        assertThat(ids(rule(6, 2, Score.SIGMOID, sum), z)).containsExactly(2, 3);
+    }
+
+    /** Without a bias a sum of logits would keep the other group. */
+    @Test
+    default void route_judgesGroupsByScoresNotLogits() {
+        // Sums of scores: 1.00 and 1.02; of logits: 2 and 0.1.
+        double[] z = {12, -10, 1, -0.9};
+        Selection sum = new Selection.GroupLimited(2, 1, GroupScore.TOP2_SUM);
+        assertThat(ids(rule(4, 2, Score.SIGMOID, sum), z)).containsExactly(2, 3);
+    }
+
+    @Test
+    default void route_addsBiasToSelectionOnly() {
+        try (Arena arena = Arena.ofConfined()) {
+            Tensor logits = tensor(arena, 0, 1, 2, 3).reshape(1, 4);
+            Tensor bias = tensor(arena, 9, 0, 8, 0);
+            Routing routing = Routing.allocate(arena, 1, 2, 4);
+            RouterConfig config = rule(4, 2, Score.SIGMOID, new Selection.TopK());
+            backend().route(logits, config, bias, null, routing);
+            assertThat(ints(routing.topkIds())).containsExactly(0, 2);
+            assertThat(routing.topkWeights().getDouble(0)).isEqualTo(0.5);
+        }
+    }
+
+    @Test
+    default void route_dropsBeyondCapacityByPositionOrProbability() {
+        // Everybody wants expert 0 first and expert 1 second; token 2 the most, then token 0.
+        double[] z = {3, 1, 0, /**/ 2, 1, 0, /**/ 4, 1, 0};
+        Capacity byPosition = new Capacity(2, Double.NaN, false, false);
+        assertThat(kept(byPosition, z)).containsExactly(true, true, true, true, false, false);
+        Capacity byProbability = new Capacity(2, Double.NaN, true, false);
+        assertThat(kept(byProbability, z)).containsExactly(true, true, false, false, true, true);
+        Capacity third = new Capacity(99, 1 / 3.0, false, false);
+        assertThat(kept(third, z)).containsExactly(true, true, false, false, false, false);
+    }
+
+    private boolean[] kept(Capacity capacity, double[] z) {
+        try (Arena arena = Arena.ofConfined()) {
+            RouterConfig plain = RouterConfig.softmaxTopK(3, 2, false);
+            RouterConfig config =
+                    new RouterConfig(
+                            3,
+                            2,
+                            plain.score(),
+                            plain.selection(),
+                            plain.normalisation(),
+                            1,
+                            false,
+                            capacity,
+                            RouterConfig.ALL_TOKENS);
+            Routing routing = Routing.allocate(arena, z.length / 3, 2, 3);
+            backend().route(tensor(arena, z).reshape(z.length / 3, 3), config, null, null, routing);
+            boolean[] kept = new boolean[(int) routing.topkWeights().numElements()];
+            for (int slot = 0; slot < kept.length; slot++) {
+                kept[slot] = routing.topkWeights().getDouble(slot) != 0;
+                assertThat(routing.topkIds().getInt(slot)).isEqualTo(slot % 2);
+            }
+            return kept;
+        }
+    }
+
+    /** A second choice queues behind every first choice, and behind dropped ones. */
+    @Test
+    default void route_queuesSecondChoicesBehindFirst() {
+        double[] z = {3, 2, 0, /**/ 2, 3, 0, /**/ 0, 3, 2};
+        try (Arena arena = Arena.ofConfined()) {
+            Capacity capacity = new Capacity(1, Double.NaN, false, true);
+            RouterConfig config =
+                    new RouterConfig(
+                            3,
+                            2,
+                            Score.SIGMOID,
+                            new Selection.TopK(),
+                            new Normalisation.Sum(0),
+                            1,
+                            false,
+                            capacity,
+                            RouterConfig.ALL_TOKENS);
+            Routing routing = Routing.allocate(arena, 3, 2, 3);
+            backend().route(tensor(arena, z).reshape(3, 3), config, null, null, routing);
+            // First choices 0, 1, 1 fill experts 0 and 1; of the second ones only expert 2 is free.
+            assertThat(doubles(routing.topkWeights()))
+                    .containsExactly(1.0, 0.0, 1.0, 0.0, 0.0, 1.0);
+        }
+    }
+
+    @Test
+    default void route_givesOtherTokenTypesNoExpert() {
+        try (Arena arena = Arena.ofConfined()) {
+            RouterConfig config =
+                    new RouterConfig(
+                            3,
+                            2,
+                            Score.SIGMOID,
+                            new Selection.TopK(),
+                            new Normalisation.None(),
+                            1,
+                            false,
+                            null,
+                            1);
+            Tensor types = Tensor.allocate(arena, DType.I32, 2);
+            types.setInt(1, 1);
+            Routing routing = Routing.allocate(arena, 2, 2, 3);
+            Tensor logits = tensor(arena, 0, 0, 0, 0, 0, 1).reshape(2, 3);
+            backend().route(logits, config, null, types, routing);
+            assertThat(ints(routing.topkIds())).containsExactly(-1, -1, 2, 0);
+            assertThat(doubles(routing.topkWeights()).subList(0, 2)).containsExactly(0.0, 0.0);
+            assertThat(routing.topkWeights().getDouble(3)).isEqualTo(0.5);
+        }
+    }
+
+    /** Whatever the logits, whatever the rule: ids are unique and in range. */
+    @ParameterizedTest
+    @EnumSource
+    default void route_givesUniqueIdsInRange(Logits kind) {
+        int experts = 16;
+        List<Selection> selections = new ArrayList<>(RouteContract.selections());
+        selections.add(new Selection.SparseMixer(0.01));
+        for (Selection selection : selections) {
+            for (Score score : Score.values()) {
+                for (int biased = 0; biased < 2; biased++) {
+                    if (biased == 1 && !(selection instanceof Selection.TopK)) {
+                        continue;
+                    }
+                    int topK = selection instanceof Selection.SparseMixer ? 2 : 4;
+                    RouterConfig config = rule(experts, topK, score, selection);
+                    uniqueIds(config, kind, biased == 1);
+                }
+            }
+        }
+    }
+
+    private void uniqueIds(RouterConfig config, Logits kind, boolean biased) {
+        try (Arena arena = Arena.ofConfined()) {
+            int tokens = 129;
+            Tensor logits = Tensor.allocate(arena, DType.F32, tokens, config.numLogits());
+            Cases.logits(logits, kind, 3);
+            Tensor bias = Tensor.allocate(arena, DType.F32, config.numExperts());
+            Cases.logits(bias, kind, 4);
+            Routing routing = Routing.allocate(arena, tokens, config.topK(), config.numExperts());
+            backend().route(logits, config, biased ? bias : null, null, routing);
+            for (int t = 0; t < tokens; t++) {
+                List<Integer> ids = ints(routing.topkIds().row(t));
+                assertThat(ids)
+                        .as("token %d, %s, %s", t, kind, config)
+                        .doesNotHaveDuplicates()
+                        .allMatch(id -> id >= 0 && id < config.numExperts());
+            }
+        }
+    }
+
+    private static RouterConfig rule(int experts, int topK, Score score, Selection selection) {
+        return new RouterConfig(
+                experts,
+                topK,
+                score,
+                selection,
+                new Normalisation.None(),
+                1,
+                false,
+                null,
+                RouterConfig.ALL_TOKENS);
+    }
+
+    private List<Integer> ids(RouterConfig config, double... logits) {
+        try (Arena arena = Arena.ofConfined()) {
+            return ints(routed(arena, config, logits).topkIds());
+        }
+    }
+
+    private List<Double> weights(RouterConfig config, double... logits) {
+        try (Arena arena = Arena.ofConfined()) {
+            return doubles(routed(arena, config, logits).topkWeights());
+        }
+    }
+
+    private Routing routed(Arena arena, RouterConfig config, double... logits) {
+        Routing routing = Routing.allocate(arena, 1, config.topK(), config.numExperts());
+        Tensor z = tensor(arena, logits).reshape(1, logits.length);
+        backend().route(z, config, null, null, routing);
+        return routing;
+    }
+
+    private static Tensor tensor(Arena arena, double... values) {
+        Tensor tensor = Tensor.allocate(arena, DType.F32, values.length);
+        for (int i = 0; i < values.length; i++) {
+            tensor.setDouble(i, values[i]);
+        }
+        return tensor;
+    }
+
+    private static List<Integer> ints(Tensor tensor) {
+        List<Integer> values = new ArrayList<>();
+        for (long i = 0; i < tensor.numElements(); i++) {
+            values.add(tensor.getInt(i));
+        }
+        return values;
+    }
+
+    private static List<Double> doubles(Tensor tensor) {
+        List<Double> values = new ArrayList<>();
+        for (long i = 0; i < tensor.numElements(); i++) {
+            values.add(tensor.getDouble(i));
+        }
+        return values;
+    }
+}

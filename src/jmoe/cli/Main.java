@@ -49,6 +49,9 @@ public final class Main implements Callable<Integer> {
     /** An error of this program. */
     static final int INTERNAL_ERROR = 3;
 
+    /** Enough for Java to compile what a small layer runs. */
+    private static final long WARM_UP_NANOS = 1_000_000_000L;
+
     @Spec private CommandSpec spec;
 
     private Main() {}
@@ -74,7 +77,7 @@ public final class Main implements Callable<Integer> {
     public static void main(String[] args) {
         // Reports say themselves which backend runs and why.
         Logger.getLogger("jmoe").setLevel(Level.WARNING);
-        int status = run(args, Screen.ofProcess());
+        int status = run(args, Screen.ofProcess(), WARM_UP_NANOS);
         System.out.flush();
         System.err.flush();
         System.exit(status);
@@ -90,13 +93,21 @@ public final class Main implements Callable<Integer> {
      *     internal error
      */
     public static int run(String[] args, PrintWriter out, PrintWriter err) {
-        return run(args, Screen.plain(out, err));
+        return run(args, Screen.plain(out, err), WARM_UP_NANOS);
     }
 
-    private static int run(String[] args, Screen screen) {
+    /**
+     * Runs the command in this process.
+     *
+     * @param args as typed
+     * @param screen where it writes
+     * @param warmUpNanos how long {@code run} repeats a pass before it measures
+     * @return exit status
+     */
+    static int run(String[] args, Screen screen, long warmUpNanos) {
         CommandLine command =
                 new CommandLine(new Main())
-                        .addSubcommand(new Run(screen))
+                        .addSubcommand(new Run(screen, warmUpNanos))
                         .addSubcommand(new Demo(screen))
                         .addSubcommand(new Info(screen))
                         .addSubcommand(new Inspect(screen))

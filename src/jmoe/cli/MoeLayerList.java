@@ -41,13 +41,13 @@ final class MoeLayerList {
     private static void print(Screen screen, MoeLayerInfo first, MoeLayerInfo last) {
         boolean one = first.layer() == last.layer();
         screen.field(
-                one ? "layer " + first.layer() : first.layer() + ".." + last.layer(),
+                "layer " + first.layer() + (one ? "" : ".." + last.layer()),
                 LayerText.sizes(first.config()));
         screen.field("", LayerText.rule(first.config().routers().getFirst()));
         screen.field(
                 "",
                 LayerText.activation(first.config().activation())
-                        + " experts stored as "
+                        + ", experts stored as "
                         + first.storedType());
         screen.field(
                 "",

@@ -83,7 +83,7 @@ final class Passes {
                     Units.millis(nanos),
                     share(nanos, whole),
                     Units.bytes(bytes),
-                    flops == 0 ? "-" : Units.count(flops),
+                    flops == 0 ? "-" : Units.flops(flops),
                     Units.rate(bytes, nanos),
                     Units.rate(flops, nanos));
         }
@@ -95,7 +95,7 @@ final class Passes {
                 Units.millis(whole),
                 "100%",
                 Units.bytes(bytes),
-                Units.count(flops),
+                Units.flops(flops),
                 Units.rate(bytes, whole),
                 Units.rate(flops, whole));
         table.print(screen);

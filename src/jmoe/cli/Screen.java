@@ -61,7 +61,7 @@ record Screen(PrintWriter out, PrintWriter err, boolean colour, boolean unicode,
 
     /** A named value; long values continue below themselves. */
     void field(String label, String value) {
-        StringBuilder line = new StringBuilder("  ").append(label);
+        StringBuilder line = new StringBuilder("  ").append(label).append(' ');
         pad(line, LABEL_COLUMNS + 2);
         for (String word : value.split(" ", -1)) {
             if (line.length() + word.length() > COLUMNS && line.length() > LABEL_COLUMNS + 2) {

@@ -22,6 +22,11 @@ final class Units {
         return scaled(count, COUNTS, "");
     }
 
+    /** For example {@code 2.43G}: arithmetic is counted in giga, parameters in billions. */
+    static String flops(long flops) {
+        return count(flops).replace('B', 'G');
+    }
+
     /** For example {@code 12,345,678}. */
     static String exact(long count) {
         return String.format(Locale.ROOT, "%,d", count);

@@ -8,6 +8,9 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
+import java.io.PrintWriter;
+import java.io.StringWriter;
+
 final class MainTest {
     @ParameterizedTest
     @ValueSource(strings = {"run", "demo", "info", "inspect", "verify"})
@@ -38,6 +41,23 @@ final class MainTest {
         jmoe("run").refused("--input", "CHECKPOINT", "jmoe run --help");
         jmoe("info", "--fast").refused("--fast", "jmoe info --help");
         jmoe("run", "x", "--input", "y", "--layer", "first").refused("--layer", "first");
+    }
+
+    @Test
+    void run_isTheEntryForPrograms() {
+        StringWriter out = new StringWriter();
+        StringWriter err = new StringWriter();
+        String[] args = {
+            "run",
+            Commands.GOLDEN.resolve("olmoe-0").toString(),
+            "--input",
+            Commands.golden("olmoe-0", "t7.x"),
+            "--repeat",
+            "2"
+        };
+        assertThat(Main.run(args, new PrintWriter(out), new PrintWriter(err))).isZero();
+        assertThat(out.toString()).contains("medians of 2 passes after a second of warm-up");
+        assertThat(err.toString()).isEmpty();
     }
 
     @Test

@@ -172,6 +172,7 @@ final class RunTest {
                         "load",
                         "check");
         assertThat(json.get("passes").asInt()).isEqualTo(3);
+        assertThat(json.get("warm").asBoolean()).isTrue();
         assertThat(json.get("backend").propertyNames())
                 .containsExactly("name", "description", "why", "threads");
         assertThat(json.get("pass_ms").propertyNames()).containsExactly("median", "min", "max");

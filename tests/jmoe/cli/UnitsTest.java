@@ -20,6 +20,7 @@ final class UnitsTest {
     void count_hasNoGap() {
         assertThat(Units.count(12)).isEqualTo("12");
         assertThat(Units.count(402_784_256)).isEqualTo("403M");
+        assertThat(Units.flops(2_430_000_000L)).isEqualTo("2.43G");
         assertThat(Units.exact(1_234_567)).isEqualTo("1,234,567");
         assertThat(Units.plural(1, "token", "tokens")).isEqualTo("1 token");
         assertThat(Units.plural(0, "token", "tokens")).isEqualTo("0 tokens");

@@ -29,20 +29,19 @@ import java.util.SequencedMap;
 final class VerifyTest {
     @TempDir private Path folder;
 
-    @ParameterizedTest
-    @ValueSource(strings = {"reference", "vector"})
-    void verify_findsEveryGoldenCheckpointRight(String backend) {
-        Commands.Outcome outcome = jmoe("verify", "--backend", backend).succeeded();
-        assertThat(outcome.out())
-                .contains("43 checkpoints x 3 weight types: all within tolerance")
-                .contains("backend     " + backend);
+    @Test
+    void verify_findsEveryGoldenCheckpointRight() {
+        Commands.Outcome outcome = jmoe("verify").succeeded();
+        assertThat(outcome.out()).contains("43 checkpoints x 3 weight types: all within tolerance");
         assertThat(outcome.out().lines()).allMatch(line -> line.length() <= 80);
     }
 
     @Test
     void verify_reportsJson() throws IOException {
         copy("phimoe-1");
-        JsonNode json = jmoe("verify", "--golden", folder, "--json").json();
+        JsonNode json =
+                jmoe("verify", "--golden", folder, "--backend", "reference", "--json").json();
+        assertThat(json.get("backend").get("name").asString()).isEqualTo("reference");
         assertThat(json.get("failed").asInt()).isZero();
         assertThat(json.get("results").size()).isEqualTo(3);
         JsonNode result = json.get("results").get(0);

@@ -174,6 +174,7 @@ public final class Checkpoint implements AutoCloseable {
                 layer.number(),
                 layer.prefix(),
                 block.config(),
+                block.routers().getFirst().selectionBias() != null,
                 storedType(first),
                 block.totalElements(),
                 block.activeElements());

@@ -11,6 +11,7 @@ import jmoe.tensor.DType;
  * @param prefix what its tensors' names begin with, for example {@code
  *     model.layers.0.block_sparse_moe.}
  * @param config what it computes
+ * @param selectionBias whether a learned bias takes part in the selection
  * @param storedType type of the routed experts in the file
  * @param totalParameters elements of all tensors of the layer
  * @param activeParameters elements that one token uses: the router, the shared expert, latent
@@ -21,6 +22,7 @@ public record MoeLayerInfo(
         int layer,
         String prefix,
         MoeConfig config,
+        boolean selectionBias,
         DType storedType,
         long totalParameters,
         long activeParameters) {}

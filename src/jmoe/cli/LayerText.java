@@ -1,5 +1,6 @@
 package jmoe.cli;
 
+import jmoe.checkpoint.MoeLayerInfo;
 import jmoe.ops.Activation;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.RouterConfig;
@@ -17,8 +18,9 @@ final class LayerText {
     private LayerText() {}
 
     /** How tokens get their experts, in one sentence. */
-    static String rule(RouterConfig router) {
-        StringBuilder rule = new StringBuilder(selection(router));
+    static String rule(MoeLayerInfo info) {
+        RouterConfig router = info.config().routers().getFirst();
+        StringBuilder rule = new StringBuilder(selection(router, info.selectionBias()));
         if (!(router.selection() instanceof Selection.SparseMixer)) {
             rule.append(normalisation(router.normalisation()));
         }
@@ -40,8 +42,11 @@ final class LayerText {
         return rule.toString();
     }
 
-    private static String selection(RouterConfig router) {
-        String score = router.score().name().toLowerCase(Locale.ROOT) + "(logits)";
+    private static String selection(RouterConfig router, boolean bias) {
+        String score =
+                router.score().name().toLowerCase(Locale.ROOT)
+                        + "(logits)"
+                        + (bias ? " + bias" : "");
         return switch (router.selection()) {
             case Selection.TopK t -> "top " + router.topK() + " of " + score;
             case Selection.GroupLimited g ->
@@ -132,7 +137,8 @@ final class LayerText {
     }
 
     /** Everything for programs. */
-    static Map<String, Object> json(MoeConfig config) {
+    static Map<String, Object> json(MoeLayerInfo info) {
+        MoeConfig config = info.config();
         Map<String, Object> json = new LinkedHashMap<>();
         json.put("family", config.family());
         json.put("hidden", config.hidden());
@@ -145,7 +151,7 @@ final class LayerText {
         json.put("shared_gated", config.sharedGated());
         json.put("token_types", config.numTokenTypes());
         json.put("activation", activation(config.activation()));
-        json.put("rule", rule(config.routers().getFirst()));
+        json.put("rule", rule(info));
         return json;
     }
 

@@ -33,6 +33,7 @@ final class MoeLayerList {
     private static boolean same(MoeLayerInfo a, MoeLayerInfo b, int distance) {
         return b.layer() == a.layer() + distance
                 && b.config().equals(a.config())
+                && b.selectionBias() == a.selectionBias()
                 && b.storedType() == a.storedType()
                 && b.totalParameters() == a.totalParameters()
                 && b.activeParameters() == a.activeParameters();
@@ -43,7 +44,7 @@ final class MoeLayerList {
         screen.field(
                 "layer " + first.layer() + (one ? "" : ".." + last.layer()),
                 LayerText.sizes(first.config()));
-        screen.field("", LayerText.rule(first.config().routers().getFirst()));
+        screen.field("", LayerText.rule(first));
         screen.field(
                 "",
                 LayerText.activation(first.config().activation())
@@ -73,7 +74,7 @@ final class MoeLayerList {
             Map<String, Object> json = new LinkedHashMap<>();
             json.put("layer", info.layer());
             json.put("prefix", info.prefix());
-            json.putAll(LayerText.json(info.config()));
+            json.putAll(LayerText.json(info));
             json.put("stored_type", info.storedType().name());
             json.put("active_parameters", info.activeParameters());
             json.put("total_parameters", info.totalParameters());

@@ -274,7 +274,7 @@ final class Run implements Callable<Integer> {
                         config.family() + ", layer " + report.info.layer() + " of " + checkpoint));
         screen.field("sizes", LayerText.sizes(config));
         screen.field("activation", LayerText.activation(config.activation()));
-        screen.field("routing", LayerText.rule(config.routers().getFirst()));
+        screen.field("routing", LayerText.rule(report.info));
         screen.field("input", report.input.x().describe());
         screen.field(
                 "experts",
@@ -306,7 +306,7 @@ final class Run implements Callable<Integer> {
         Map<String, Object> object = new LinkedHashMap<>();
         object.put("checkpoint", checkpoint.toString());
         object.put("layer", report.info.layer());
-        object.putAll(LayerText.json(report.info.config()));
+        object.putAll(LayerText.json(report.info));
         object.put("tokens", report.input.x().dim(0));
         object.put("input_type", report.input.x().dtype().name());
         object.put(

@@ -98,7 +98,8 @@ public interface Kernels extends AutoCloseable {
     /**
      * Sums rows back into tokens, in slot order: {@code y[t] = addend[t] + factor * sum_k w[t,k]
      * v[t,k]}, where v is {@code rows[slotToRow[t,k]]}, or {@code identity[t]} for an id of {@code
-     * firstIdentity} or above. A slot without a row or with weight 0 adds nothing.
+     * firstIdentity} or above. A slot without a row or with weight 0 adds nothing; identity experts
+     * have rows like the others, so the routing counts them among its experts.
      *
      * @param rows in, [tokens * topK, H]
      * @param routing in: slotToRow; topkIds if identity is given

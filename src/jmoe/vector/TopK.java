@@ -37,17 +37,14 @@ final class TopK {
     /**
      * Takes everything out, best first.
      *
-     * @param to receives the ids
-     * @return how many there were
+     * @param to receives as many ids as there are
      */
-    int drain(int[] to) {
-        int count = size;
+    void drain(int[] to) {
         while (size > 0) {
             to[size - 1] = ids[0];
             size--;
             down(keys[size], ids[size]);
         }
-        return count;
     }
 
     /** Integers in the order of the numbers, NaN lowest. */

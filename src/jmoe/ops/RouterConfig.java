@@ -11,7 +11,7 @@ import org.jspecify.annotations.Nullable;
  * @param score how a logit becomes a score
  * @param selection which experts a token gets
  * @param normalisation how the scores of the selected experts become weights
- * @param factor multiplies the weights last (routed scaling factor)
+ * @param factor multiplies the weights last (routed scaling factor); finite
  * @param weightOnInput true if the weight multiplies the expert's input (Llama 4), false for its
  *     output
  * @param capacity bound on the tokens of an expert, or null
@@ -41,15 +41,19 @@ public record RouterConfig(
     /**
      * Which experts a token gets. Candidates are ordered by score plus selection bias; without a
      * bias by logit, which gives the same order and cannot saturate (not where groups are judged by
-     * a sum of scores). Of equal candidates the lower id wins; NaN is below every number, and so is
-     * every expert of a group that is out.
+     * a sum of scores). Of equal candidates the lower id wins, and NaN is below every number.
+     *
+     * <p>NaN logits count as absent, so that a NaN is only selected where fewer than K numbers are
+     * left. A softmax whose largest logit is infinite stands for its limit here: equal scores for
+     * all logits at that maximum, 0 for the others. The weights of such a softmax are NaN.
      */
     public sealed interface Selection {
         /** The K best. */
         record TopK() implements Selection {}
 
         /**
-         * The K best within the best groups of consecutive experts (DeepSeek-V2 and V3).
+         * The K best within the best groups of consecutive experts (DeepSeek-V2 and V3), of which
+         * there are at least K: an expert of a group that is out is never selected.
          *
          * @param numGroups groups; divides E
          * @param topGroups groups that stay
@@ -60,21 +64,31 @@ public record RouterConfig(
 
         /**
          * Two argmaxes; the weight of each is a softmax over the experts within {@code 2 jitter} of
-         * the maximum, relative to max(|z|, maximum) (Phi-3.5-MoE). Score and normalisation do not
-         * apply.
+         * the maximum, relative to max(|z|, maximum) (Phi-3.5-MoE). Score, normalisation and
+         * selection bias do not apply, and a capacity is not possible.
          *
-         * @param jitter half the relative width of the band
+         * @param jitter half the relative width of the band; finite, at least 0
          */
-        record SparseMixer(double jitter) implements Selection {}
+        record SparseMixer(double jitter) implements Selection {
+            /** Checks the width. */
+            public SparseMixer {
+                requireAtLeast0("jitter", jitter);
+            }
+        }
 
         /**
          * Expert i n + j has the logit a_i + b_j (Doge). The logits are [tokens, 2n] in memory,
          * read as [2, tokens, n] as the original does, so a token's logits depend on the number of
-         * tokens.
+         * tokens. A selection bias has E entries and is added to the score of the sum.
          *
-         * @param numKeys n; E = n^2
+         * @param numKeys n, at least 1; E = n^2
          */
-        record ProductKeys(int numKeys) implements Selection {}
+        record ProductKeys(int numKeys) implements Selection {
+            /** Checks the number. */
+            public ProductKeys {
+                require(numKeys >= 1, "numKeys", "at least 1", numKeys);
+            }
+        }
     }
 
     /** How a group of experts is judged. */
@@ -94,40 +108,65 @@ public record RouterConfig(
          * s / (sum s + epsilon). With softmax scores and epsilon 0 this is the softmax over the
          * selected logits.
          *
-         * @param epsilon added to the sum
+         * @param epsilon added to the sum; finite, at least 0
          */
-        record Sum(double epsilon) implements Normalisation {}
+        record Sum(double epsilon) implements Normalisation {
+            /** Checks the number. */
+            public Sum {
+                requireAtLeast0("epsilon", epsilon);
+            }
+        }
 
         /**
          * s / max(sum s, min).
          *
-         * @param min lower bound of the divisor
+         * @param min lower bound of the divisor; finite, at least 0
          */
-        record ClampedSum(double min) implements Normalisation {}
+        record ClampedSum(double min) implements Normalisation {
+            /** Checks the number. */
+            public ClampedSum {
+                requireAtLeast0("min", min);
+            }
+        }
 
         /**
          * s / (sum s^p)^(1/p).
          *
-         * @param p order of the norm
+         * @param p order of the norm; finite, above 0
          */
-        record PNorm(double p) implements Normalisation {}
+        record PNorm(double p) implements Normalisation {
+            /** Checks the number. */
+            public PNorm {
+                require(p > 0 && p < Double.POSITIVE_INFINITY, "p", "a finite number above 0", p);
+            }
+        }
     }
 
     /**
      * At most {@code limit(tokens)} tokens per expert. The k-th choices of all tokens queue behind
      * all earlier choices, dropped ones included; a dropped slot keeps its id and gets weight 0.
      *
-     * @param maxTokens the limit, if {@code tokenFraction} is NaN
-     * @param tokenFraction the limit as a share of the tokens, rounded up; NaN for a fixed limit
-     * @param byProbability true if tokens queue by falling best score, false if by position
+     * @param maxTokens the limit, if {@code tokenFraction} is NaN; at least 0
+     * @param tokenFraction the limit as a share of the tokens, rounded up; finite, at least 0, or
+     *     NaN for a fixed limit. Tokens of other types count too.
+     * @param byProbability true if tokens queue by falling best score (NaN first, of equals the
+     *     earlier token), false if by position
      * @param normaliseAfter true if weights are normalised over the slots that are kept
      */
     public record Capacity(
             int maxTokens, double tokenFraction, boolean byProbability, boolean normaliseAfter) {
+        /** Checks the limits. */
+        public Capacity {
+            require(maxTokens >= 0, "maxTokens", "at least 0", maxTokens);
+            if (!Double.isNaN(tokenFraction)) {
+                requireAtLeast0("tokenFraction", tokenFraction);
+            }
+        }
+
         /**
          * The limit for a batch.
          *
-         * @param tokens tokens of the batch
+         * @param tokens tokens of the batch, of all types
          * @return tokens per expert
          */
         public long limit(long tokens) {
@@ -143,6 +182,7 @@ public record RouterConfig(
             throw new IllegalArgumentException(
                     "topK: expected 1 to numExperts=" + numExperts + ", got " + topK);
         }
+        require(Double.isFinite(factor), "factor", "a finite number", factor);
         switch (selection) {
             case Selection.GroupLimited g -> {
                 if (g.numGroups < 1
@@ -164,6 +204,10 @@ public record RouterConfig(
                     throw new IllegalArgumentException(
                             "topK: expected 2 with SparseMixer, got " + topK);
                 }
+                if (capacity != null) {
+                    throw new IllegalArgumentException(
+                            "capacity: expected none with SparseMixer, got " + capacity);
+                }
             }
             case Selection.ProductKeys p -> {
                 if ((long) p.numKeys * p.numKeys != numExperts) {
@@ -175,6 +219,17 @@ public record RouterConfig(
                 }
             }
             case Selection.TopK t -> {}
+        }
+    }
+
+    private static void requireAtLeast0(String name, double value) {
+        boolean valid = value >= 0 && value < Double.POSITIVE_INFINITY;
+        require(valid, name, "a finite number of at least 0", value);
+    }
+
+    private static void require(boolean valid, String name, String expected, Object got) {
+        if (!valid) {
+            throw new IllegalArgumentException(name + ": expected " + expected + ", got " + got);
         }
     }
 

@@ -30,9 +30,10 @@ public interface Kernels extends AutoCloseable {
     /**
      * Selects experts: {@code topkIds, topkWeights = rule(logits)}.
      *
-     * <p>A NaN logit is never selected while there are K others, and makes the weights NaN that
-     * depend on it; ids stay unique and in range whatever the logits. With product keys, the K best
-     * sums are exact.
+     * <p>A NaN logit is never selected while there are K numbers, with groups in those that are
+     * kept, and makes the weights NaN that depend on it. So does an infinite maximum of a softmax.
+     * NaN weights have the bits 0x7fc00000. Ids stay unique and in range whatever the logits. With
+     * product keys, experts are ordered by the sum in double.
      *
      * @param logits in, F32 or F64 [tokens, numLogits]
      * @param config the rule

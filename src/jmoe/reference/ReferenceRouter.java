@@ -20,9 +20,12 @@ final class ReferenceRouter {
     private final double[] logits;
     private final double[] scores;
     private final double[] candidates;
+    private final boolean[] free;
     private final int[] ids;
     private final double[] weights;
-    private boolean anyNan;
+
+    /** Whether a softmax over all experts is undefined, and with it every weight. */
+    private boolean sumIsNan;
 
     private ReferenceRouter(RouterConfig config, @Nullable Tensor selectionBias) {
         this.config = config;
@@ -30,6 +33,7 @@ final class ReferenceRouter {
         logits = new double[config.numExperts()];
         scores = new double[config.numExperts()];
         candidates = new double[config.numExperts()];
+        free = new boolean[config.numExperts()];
         ids = new int[config.topK()];
         weights = new double[config.topK()];
     }
@@ -64,7 +68,12 @@ final class ReferenceRouter {
         }
         for (int token = 0; token < tokens; token++) {
             for (int k = 0; k < topK; k++) {
-                routing.topkWeights().setDouble((long) token * topK + k, weights[token][k]);
+                double weight = weights[token][k];
+                // One NaN for all, so that a repeated call gives the same bits.
+                routing.topkWeights()
+                        .setDouble(
+                                (long) token * topK + k,
+                                Double.isNaN(weight) ? Double.NaN : weight);
             }
         }
     }
@@ -86,6 +95,7 @@ final class ReferenceRouter {
     }
 
     private void routeToken() {
+        Arrays.fill(free, true);
         if (config.selection() instanceof Selection.SparseMixer mixer) {
             sparseMixer(mixer.jitter());
             return;
@@ -100,49 +110,46 @@ final class ReferenceRouter {
             keepBestGroups(limited);
         }
         for (int k = 0; k < ids.length; k++) {
-            ids[k] = best(candidates, ids, k);
+            ids[k] = takeBest(candidates, free, 0, free.length);
         }
         weigh();
     }
 
     /**
      * Scores of the numbers, as if NaN logits were not there, so that they cannot decide who is
-     * chosen.
+     * chosen; with an infinite maximum the limit of the softmax, all equal at the maximum.
      */
     private void score() {
-        anyNan = false;
+        boolean anyNan = false;
         double max = Double.NEGATIVE_INFINITY;
         for (double z : logits) {
             anyNan |= Double.isNaN(z);
             max = z > max ? z : max;
         }
+        boolean softmax = config.score() == Score.SOFTMAX;
         double sum = 0;
         for (int e = 0; e < logits.length; e++) {
-            scores[e] =
-                    config.score() == Score.SOFTMAX
-                            ? Math.exp(logits[e] - max)
-                            : ReferenceKernels.sigmoid(logits[e]);
-            sum += Double.isNaN(scores[e]) ? 0 : scores[e];
+            double z = logits[e];
+            scores[e] = softmax ? Math.exp(z == max ? 0 : z - max) : ReferenceKernels.sigmoid(z);
+            sum += Double.isNaN(z) ? 0 : scores[e];
         }
-        if (config.score() == Score.SOFTMAX) {
+        if (softmax) {
             for (int e = 0; e < scores.length; e++) {
                 scores[e] /= sum;
             }
         }
+        sumIsNan = softmax && (anyNan || Double.isInfinite(max));
     }
 
-    /** The best entry that is not taken yet; the lowest index of equals, NaN below everything. */
-    private static int best(double[] values, int[] taken, int numTaken) {
+    /** Takes the best free entry of a range; the lowest index of equals, NaN below every number. */
+    private static int takeBest(double[] values, boolean[] free, int from, int to) {
         int best = -1;
-        for (int e = 0; e < values.length; e++) {
-            boolean free = true;
-            for (int k = 0; k < numTaken; k++) {
-                free &= taken[k] != e;
-            }
-            if (free && (best < 0 || ranksAbove(values[e], values[best]))) {
-                best = e;
+        for (int i = from; i < to; i++) {
+            if (free[i] && (best < 0 || ranksAbove(values[i], values[best]))) {
+                best = i;
             }
         }
+        free[best] = false;
         return best;
     }
 
@@ -150,26 +157,24 @@ final class ReferenceRouter {
         return a > b || (Double.isNaN(b) && !Double.isNaN(a));
     }
 
+    /** Leaves only the experts of the best groups free: at least K. */
     private void keepBestGroups(Selection.GroupLimited limited) {
         int groupSize = candidates.length / limited.numGroups();
         double[] groupScores = new double[limited.numGroups()];
+        boolean[] out = new boolean[limited.numGroups()];
+        Arrays.fill(out, true);
         for (int g = 0; g < groupScores.length; g++) {
-            double[] group = Arrays.copyOfRange(candidates, g * groupSize, (g + 1) * groupSize);
-            int[] top = {best(group, new int[0], 0), -1};
-            groupScores[g] = group[top[0]];
+            int from = g * groupSize;
+            groupScores[g] = candidates[takeBest(candidates, free, from, from + groupSize)];
             if (limited.groupScore() == GroupScore.TOP2_SUM && groupSize > 1) {
-                groupScores[g] += group[best(group, top, 1)];
+                groupScores[g] += candidates[takeBest(candidates, free, from, from + groupSize)];
             }
         }
-        int[] kept = new int[limited.topGroups()];
-        for (int k = 0; k < kept.length; k++) {
-            kept[k] = best(groupScores, kept, k);
+        for (int k = 0; k < limited.topGroups(); k++) {
+            takeBest(groupScores, out, 0, out.length);
         }
-        for (int e = 0; e < candidates.length; e++) {
-            int group = e / groupSize;
-            if (Arrays.stream(kept).noneMatch(g -> g == group)) {
-                candidates[e] = Double.NaN; // below -inf, so that a kept group always wins
-            }
+        for (int e = 0; e < free.length; e++) {
+            free[e] = !out[e / groupSize];
         }
     }
 
@@ -187,7 +192,6 @@ final class ReferenceRouter {
                 s[k] = Math.exp(logits[ids[k]] - max);
             }
         } else {
-            boolean sumIsNan = config.score() == Score.SOFTMAX && anyNan;
             for (int k = 0; k < s.length; k++) {
                 s[k] = sumIsNan ? Double.NaN : scores[ids[k]];
             }
@@ -200,7 +204,10 @@ final class ReferenceRouter {
     }
 
     private static double divisor(Normalisation normalisation, double[] s) {
-        double sum = Arrays.stream(s).sum();
+        double sum = 0;
+        for (double value : s) {
+            sum += value;
+        }
         return switch (normalisation) {
             case Normalisation.None none -> 1;
             case Normalisation.Sum n -> sum + n.epsilon();
@@ -218,7 +225,7 @@ final class ReferenceRouter {
     private void sparseMixer(double jitter) {
         double[] rest = logits.clone();
         for (int k = 0; k < 2; k++) {
-            ids[k] = best(rest, ids, k);
+            ids[k] = takeBest(rest, free, 0, free.length);
             double max = rest[ids[k]];
             double sum = 0;
             for (int e = 0; e < rest.length; e++) {
@@ -233,11 +240,27 @@ final class ReferenceRouter {
     }
 
     private double bestScore() {
-        double best = Double.NEGATIVE_INFINITY;
+        double best = sumIsNan ? Double.NaN : Double.NEGATIVE_INFINITY;
         for (double s : scores) {
             best = Math.max(best, s);
         }
         return best;
+    }
+
+    /** Tokens by position, or by falling best score: NaN first, of equals the earlier token. */
+    private static int[] queue(Capacity capacity, double[] bestScores) {
+        int[] order = new int[bestScores.length];
+        for (int token = 0; token < order.length; token++) {
+            int place = token;
+            while (capacity.byProbability()
+                    && place > 0
+                    && Double.compare(bestScores[order[place - 1]], bestScores[token]) < 0) {
+                order[place] = order[place - 1];
+                place--;
+            }
+            order[place] = token;
+        }
+        return order;
     }
 
     private static void dropBeyondCapacity(
@@ -246,11 +269,7 @@ final class ReferenceRouter {
             double[] bestScores,
             Tensor ids,
             double[][] weights) {
-        Integer[] order = new Integer[weights.length];
-        Arrays.setAll(order, token -> token);
-        if (capacity.byProbability()) {
-            Arrays.sort(order, (a, b) -> Double.compare(bestScores[b], bestScores[a]));
-        }
+        int[] order = queue(capacity, bestScores);
         long limit = capacity.limit(weights.length);
         long[] queued = new long[config.numExperts()];
         for (int k = 0; k < config.topK(); k++) {

@@ -12,7 +12,6 @@ final class GroupFilter {
     private final TopK groups;
     private final int[] pairIds;
     private final int[] groupIds;
-    private final boolean[] kept;
 
     GroupFilter(int numExperts, GroupLimited rule) {
         numGroups = rule.numGroups();
@@ -22,23 +21,23 @@ final class GroupFilter {
         pair = new TopK(pairIds.length);
         groupIds = new int[rule.topGroups()];
         groups = new TopK(groupIds.length);
-        kept = new boolean[numGroups];
     }
 
-    /** Replaces the candidates of all other groups by NaN, which is below -inf. */
-    void filter(double[] candidates) {
+    /**
+     * Offers the candidates of the best groups, and no others: they hold at least K experts.
+     *
+     * @param candidates by expert
+     * @param to considers the candidates
+     */
+    void offerBest(double[] candidates, TopK to) {
         groups.clear();
         for (int g = 0; g < numGroups; g++) {
             groups.offer(groupScore(candidates, g), g);
-            kept[g] = false;
         }
         groups.drain(groupIds);
         for (int g : groupIds) {
-            kept[g] = true;
-        }
-        for (int e = 0; e < candidates.length; e++) {
-            if (!kept[e / groupSize]) {
-                candidates[e] = Double.NaN;
+            for (int e = g * groupSize; e < (g + 1) * groupSize; e++) {
+                to.offer(candidates[e], e);
             }
         }
     }

@@ -104,7 +104,9 @@ final class Route {
         int topK = batch.config.topK();
         for (int k = 0; k < topK; k++) {
             float weight = weights == null ? 0 : (float) weights[from + k];
-            batch.weights.setFloat((long) token * topK + k, weight);
+            // One NaN for all, so that a repeated call gives the same bits.
+            batch.weights.setFloat(
+                    (long) token * topK + k, Float.isNaN(weight) ? Float.NaN : weight);
         }
     }
 

@@ -67,7 +67,7 @@ final class TokenRouter {
         return config.equals(other);
     }
 
-    /** The best score of the last token, by which tokens queue; 0 if the rule has no scores. */
+    /** The best score of the last token, if tokens queue by it; else anything. */
     double bestScore() {
         return bestScore;
     }
@@ -81,11 +81,11 @@ final class TokenRouter {
      * @param tokens tokens of the batch
      */
     void route(Elements all, @Nullable Elements bias, long token, long tokens) {
-        bestScore = 0;
         sumIsNan = false;
         if (keys != null) {
             keys.read(all, token, tokens);
-            if (bias == null && keys.isExact()) {
+            // Tokens queue by scores to the last bit; halves would round them in another way.
+            if (bias == null && !ranksTokens && keys.isExact()) {
                 chooseByHalves(keys);
                 weigh();
                 return;
@@ -124,13 +124,12 @@ final class TokenRouter {
         search.select(ids);
         double max = search.max();
         boolean softmax = config.score() == Score.SOFTMAX;
-        double sum = softmax && (ranksTokens || !softmaxOfChosen) ? search.expSum() : 1;
+        double sum = softmax && !softmaxOfChosen ? search.expSum() : 1;
         for (int k = 0; k < ids.length; k++) {
             chosenLogits[k] = search.sum(ids[k]);
             chosenScores[k] =
                     softmax ? Math.exp(chosenLogits[k] - max) / sum : sigmoid(chosenLogits[k]);
         }
-        bestScore = chosenScores[0];
     }
 
     private void choose(@Nullable Elements bias) {
@@ -143,12 +142,13 @@ final class TokenRouter {
         for (int e = 0; e < candidates.length; e++) {
             candidates[e] = byLogit ? logits[e] : scores[e] + (bias == null ? 0 : bias.getFloat(e));
         }
-        if (groups != null) {
-            groups.filter(candidates);
-        }
         top.clear();
-        for (int e = 0; e < candidates.length; e++) {
-            top.offer(candidates[e], e);
+        if (groups != null) {
+            groups.offerBest(candidates, top);
+        } else {
+            for (int e = 0; e < candidates.length; e++) {
+                top.offer(candidates[e], e);
+            }
         }
         top.drain(ids);
         for (int k = 0; k < ids.length; k++) {
@@ -159,6 +159,7 @@ final class TokenRouter {
 
     /**
      * Scores of the numbers, as if NaN logits were not there: they must not decide who is chosen.
+     * With an infinite maximum the limit of the softmax, all equal at the maximum.
      */
     private void scoreAll(boolean softmax) {
         boolean anyNan = false;
@@ -169,16 +170,17 @@ final class TokenRouter {
         }
         double sum = 0;
         for (int e = 0; e < logits.length; e++) {
-            scores[e] = softmax ? Math.exp(logits[e] - max) : sigmoid(logits[e]);
-            sum += Double.isNaN(scores[e]) ? 0 : scores[e];
+            double z = logits[e];
+            scores[e] = softmax ? Math.exp(z == max ? 0 : z - max) : sigmoid(z);
+            sum += Double.isNaN(z) ? 0 : scores[e];
         }
         double divisor = softmax ? sum : 1;
-        bestScore = Double.NEGATIVE_INFINITY;
+        sumIsNan = softmax && (anyNan || Double.isInfinite(max));
+        bestScore = sumIsNan ? Double.NaN : Double.NEGATIVE_INFINITY;
         for (int e = 0; e < scores.length; e++) {
             scores[e] /= divisor;
             bestScore = Math.max(bestScore, scores[e]);
         }
-        sumIsNan = softmax && anyNan;
     }
 
     private static double sigmoid(double z) {

@@ -180,7 +180,7 @@ interface RouteContract extends Contract {
         }
     }
 
-    /** NaN, infinities and extremes; without a bias, so that the order of logits is the order. */
+    /** NaN, infinities and extremes. */
     @ParameterizedTest
     @EnumSource(
             value = Logits.class,
@@ -195,8 +195,21 @@ interface RouteContract extends Contract {
                 }
                 Selection groups = new Selection.GroupLimited(4, 2, GroupScore.MAX);
                 route(config(16, 4, score, groups, normalisation, 1), 33, kind, null, null);
+                if (kind != Logits.HUGE) { // whose scores underflow, which precisions do not share
+                    routeByScore(score, normalisation, kind);
+                }
             }
         }
+    }
+
+    private void routeByScore(Score score, Normalisation normalisation, Logits kind) {
+        RouterConfig best = config(16, 4, score, new Selection.TopK(), normalisation, 1);
+        route(best, 33, kind, 0.3, null);
+        route(with(best, new Capacity(0, 0.2, true, false), -1), 33, kind, null, null);
+        Selection sum = new Selection.GroupLimited(4, 2, GroupScore.TOP2_SUM);
+        RouterConfig groups = config(16, 4, score, sum, normalisation, 1);
+        route(groups, 33, kind, null, null);
+        route(groups, 33, kind, 0.3, null);
     }
 
     private static RouterConfig config(

@@ -11,6 +11,7 @@ import org.jspecify.annotations.Nullable;
 
 import java.util.Arrays;
 import java.util.Comparator;
+import java.util.Iterator;
 import java.util.stream.IntStream;
 
 /**
@@ -109,25 +110,39 @@ final class RouteOracle {
         if (config.score() == Score.SIGMOID) {
             return Arrays.stream(z).map(v -> 1 / (1 + Math.exp(-v))).toArray();
         }
-        double max = Arrays.stream(z).max().orElseThrow();
+        double max = Arrays.stream(z).max().orElse(0);
         double[] exp = Arrays.stream(z).map(v -> Math.exp(v - max)).toArray();
         double sum = Arrays.stream(exp).sum();
         return Arrays.stream(exp).map(v -> v / sum).toArray();
+    }
+
+    /** Scores as if NaN logits were absent; at an infinite maximum the limit of the softmax. */
+    private double[] selectionScores(double[] z) {
+        double[] numbers = Arrays.stream(z).filter(v -> !Double.isNaN(v)).toArray();
+        double max = Arrays.stream(numbers).max().orElse(0);
+        if (config.score() == Score.SOFTMAX && Double.isInfinite(max)) {
+            double count = Arrays.stream(numbers).filter(v -> v == max).count();
+            return Arrays.stream(z)
+                    .map(v -> Double.isNaN(v) ? v : v == max ? 1 / count : 0)
+                    .toArray();
+        }
+        Iterator<Double> scores = Arrays.stream(scores(numbers)).iterator();
+        return Arrays.stream(z).map(v -> Double.isNaN(v) ? v : scores.next()).toArray();
     }
 
     private void select(int t, double[] z) {
         double[] scores = scores(z);
         double[] candidates = z.clone();
         if (bias.length > 0 || config.judgesGroupsBySum()) {
-            candidates = scores.clone();
+            candidates = selectionScores(z);
             for (int e = 0; e < bias.length; e++) {
                 candidates[e] += bias[e];
             }
         }
-        if (config.selection() instanceof Selection.GroupLimited g) {
-            excludeWorstGroups(g, candidates);
-        }
-        int[] order = best(candidates, config.topK());
+        int[] order =
+                config.selection() instanceof Selection.GroupLimited g
+                        ? bestOf(keptExperts(g, candidates), candidates)
+                        : best(candidates, config.topK());
         double max = Arrays.stream(order, 0, config.topK()).mapToDouble(e -> z[e]).max().orElse(0);
         boolean overSelected =
                 config.score() == Score.SOFTMAX
@@ -165,8 +180,13 @@ final class RouteOracle {
         return order;
     }
 
-    /** Puts the candidates of groups that are out below every number. */
-    private void excludeWorstGroups(Selection.GroupLimited g, double[] candidates) {
+    private int[] bestOf(int[] experts, double[] candidates) {
+        double[] values = Arrays.stream(experts).mapToDouble(e -> candidates[e]).toArray();
+        return Arrays.stream(best(values, config.topK())).map(i -> experts[i]).toArray();
+    }
+
+    /** Experts of the groups that are not out, by rising id. */
+    private int[] keptExperts(Selection.GroupLimited g, double[] candidates) {
         int width = config.numExperts() / g.numGroups();
         double[] judged = new double[g.numGroups()];
         for (int group = 0; group < judged.length; group++) {
@@ -177,10 +197,11 @@ final class RouteOracle {
                 judged[group] += members[order[1]];
             }
         }
-        int[] groups = best(judged, g.topGroups());
-        for (int i = g.topGroups(); i < groups.length; i++) {
-            Arrays.fill(candidates, groups[i] * width, (groups[i] + 1) * width, Double.NaN);
-        }
+        return Arrays.stream(best(judged, g.topGroups()))
+                .limit(g.topGroups())
+                .flatMap(group -> IntStream.range(group * width, (group + 1) * width))
+                .sorted()
+                .toArray();
     }
 
     private void sparseMixer(int t, double[] z, double jitter) {
@@ -223,7 +244,13 @@ final class RouteOracle {
         long limit = capacity.limit(tokens);
         int[] queue = IntStream.range(0, tokens).toArray();
         if (capacity.byProbability()) {
-            queue = best(bestScores, tokens);
+            // NaN comes first.
+            queue =
+                    best(
+                            Arrays.stream(bestScores)
+                                    .map(s -> Double.isNaN(s) ? Double.POSITIVE_INFINITY : s)
+                                    .toArray(),
+                            tokens);
         }
         int[] taken = new int[config.numExperts()];
         for (int k = 0; k < config.topK(); k++) {

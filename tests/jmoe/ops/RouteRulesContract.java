@@ -11,11 +11,13 @@ import jmoe.ops.RouterConfig.Selection;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
+import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
 
 import java.lang.foreign.Arena;
+import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
 import java.util.List;
 
@@ -105,6 +107,151 @@ interface RouteRulesContract extends Contract {
                 assertThat(nan).as(score.name()).isEqualTo(score == Score.SOFTMAX);
             }
         }
+    }
+
+    /** Where scores decide, an infinite maximum must not turn all of them into NaN. */
+    @Test
+    default void route_selectsTheMaximumOfAnInfiniteSoftmax() {
+        double nan = Double.NaN;
+        double inf = Double.POSITIVE_INFINITY;
+        Selection best = new Selection.TopK();
+        try (Arena arena = Arena.ofConfined()) {
+            RouterConfig one = rule(2, 1, Score.SOFTMAX, best);
+            Routing routing = routed(arena, one, tensor(arena, 0, 0), 1, inf);
+            assertThat(ints(routing.topkIds())).containsExactly(1);
+            assertThat(doubles(routing.topkWeights())).containsExactly(nan);
+            RouterConfig ofFour = rule(4, 2, Score.SOFTMAX, best);
+            routing = routed(arena, ofFour, tensor(arena, 0, 0, 0, 0), nan, inf, 1, 2);
+            assertThat(ints(routing.topkIds())).containsExactly(1, 2);
+            assertThat(doubles(routing.topkWeights())).containsOnly(nan);
+            // Two at the maximum have 1/2 each: too little to make up for a bias of 0.6.
+            routing = routed(arena, ofFour, tensor(arena, 0, 0, 0.6, 0), inf, inf, 1, 2);
+            assertThat(ints(routing.topkIds())).containsExactly(2, 0);
+            RouterConfig ofThree = rule(3, 2, Score.SOFTMAX, best);
+            routing = routed(arena, ofThree, tensor(arena, 0, 0, 0), nan, -inf, -inf);
+            assertThat(ints(routing.topkIds())).containsExactly(1, 2);
+            assertThat(doubles(routing.topkWeights())).containsOnly(nan);
+        }
+        Selection sum = new Selection.GroupLimited(2, 1, GroupScore.TOP2_SUM);
+        assertThat(ids(rule(4, 2, Score.SOFTMAX, sum), 5, 5, 1, inf)).containsExactly(3, 2);
+    }
+
+    @Test
+    default void route_neverSelectsFromGroupsThatAreOut() {
+        double nan = Double.NaN;
+        Selection oneOfTwo = new Selection.GroupLimited(2, 1, GroupScore.MAX);
+        for (Score score : Score.values()) {
+            RouterConfig config = rule(4, 2, score, oneOfTwo);
+            assertThat(ids(config, nan, 10, 1, 1)).containsExactly(1, 0);
+            assertThat(ids(config, 1, 1, nan, 10)).containsExactly(3, 2);
+        }
+    }
+
+    /** Infinity minus infinity and a NaN of any bits give one and the same NaN. */
+    @Test
+    default void route_writesOneNan() {
+        int[][] rows = {
+            {0xffc00001, 0x7fc12345, 0xffffffff}, {0x7f800000, 0x7f800000, 0}, {0xff800000, -1, -1}
+        };
+        for (int[] row : rows) {
+            for (Score score : Score.values()) {
+                for (Normalisation n :
+                        List.of(new Normalisation.None(), new Normalisation.Sum(0))) {
+                    for (int maxTokens = 0; maxTokens < 2; maxTokens++) {
+                        Capacity capacity =
+                                maxTokens == 0
+                                        ? null
+                                        : new Capacity(maxTokens, Double.NaN, false, true);
+                        assertNansAreOne(row, score, n, capacity);
+                    }
+                }
+            }
+        }
+    }
+
+    private void assertNansAreOne(
+            int[] row, Score score, Normalisation normalisation, @Nullable Capacity capacity) {
+        try (Arena arena = Arena.ofConfined()) {
+            Tensor logits = Tensor.allocate(arena, DType.F32, 1, row.length);
+            for (int e = 0; e < row.length; e++) {
+                logits.data().set(ValueLayout.JAVA_INT_UNALIGNED, 4L * e, row[e]);
+            }
+            RouterConfig config =
+                    new RouterConfig(
+                            row.length,
+                            row.length,
+                            score,
+                            new Selection.TopK(),
+                            normalisation,
+                            1,
+                            false,
+                            capacity,
+                            RouterConfig.ALL_TOKENS);
+            Routing routing = Routing.allocate(arena, 1, row.length, row.length);
+            backend().route(logits, config, null, null, routing);
+            for (int k = 0; k < row.length; k++) {
+                int bits = routing.topkWeights().data().get(ValueLayout.JAVA_INT_UNALIGNED, 4L * k);
+                if (Float.isNaN(Float.intBitsToFloat(bits))) {
+                    assertThat(bits).as(config.toString()).isEqualTo(0x7fc00000);
+                }
+            }
+        }
+    }
+
+    /** The bias belongs to experts, not to keys, and is added to scores. */
+    @Test
+    default void route_addsBiasToScoresOfProductKeys() {
+        try (Arena arena = Arena.ofConfined()) {
+            RouterConfig config = rule(4, 2, Score.SIGMOID, new Selection.ProductKeys(2));
+            // Logits of the experts: 2, 1, 1, 0.
+            double[] keys = {1, 0, 1, 0};
+            Routing routing = routed(arena, config, tensor(arena, 0, 0, 0, 9), keys);
+            assertThat(ints(routing.topkIds())).containsExactly(3, 0);
+            assertThat(routing.topkWeights().getDouble(0)).isEqualTo(0.5);
+        }
+    }
+
+    /** They have no place in the order; first means that nothing else can drop them. */
+    @Test
+    default void route_queuesTokensWithNanBestScoreFirst() {
+        try (Arena arena = Arena.ofConfined()) {
+            Capacity one = new Capacity(1, Double.NaN, true, false);
+            RouterConfig config = within(one, RouterConfig.ALL_TOKENS);
+            Routing routing = Routing.allocate(arena, 3, 1, 3);
+            double[] z = {0, 9, 0, /**/ Double.NaN, 1, 0, /**/ 0, 1 / 0.0, 0};
+            backend().route(tensor(arena, z).reshape(3, 3), config, null, null, routing);
+            assertThat(ints(routing.topkIds())).containsExactly(1, 1, 1);
+            assertThat(doubles(routing.topkWeights())).containsExactly(0.0, Double.NaN, 0.0);
+        }
+    }
+
+    @Test
+    default void route_countsTokensOfOtherTypesInTheCapacity() {
+        try (Arena arena = Arena.ofConfined()) {
+            Tensor types = Tensor.allocate(arena, DType.I32, 4);
+            types.setInt(1, 1);
+            types.setInt(3, 1);
+            Routing routing = Routing.allocate(arena, 4, 1, 3);
+            Tensor logits = Tensor.allocate(arena, DType.F32, 4, 3);
+            RouterConfig half = within(new Capacity(0, 0.5, false, false), 1);
+            backend().route(logits, half, null, types, routing);
+            float third = 1 / 3f;
+            assertThat(doubles(routing.topkWeights()))
+                    .containsExactly(0.0, (double) third, 0.0, (double) third);
+        }
+    }
+
+    private static RouterConfig within(Capacity capacity, int tokenType) {
+        return new RouterConfig(
+                3,
+                1,
+                Score.SOFTMAX,
+                new Selection.TopK(),
+                new Normalisation.None(),
+                1,
+                false,
+                capacity,
+                tokenType);
     }
 
     @Test
@@ -249,20 +396,21 @@ interface RouteRulesContract extends Contract {
 
     private List<Integer> ids(RouterConfig config, double... logits) {
         try (Arena arena = Arena.ofConfined()) {
-            return ints(routed(arena, config, logits).topkIds());
+            return ints(routed(arena, config, null, logits).topkIds());
         }
     }
 
     private List<Double> weights(RouterConfig config, double... logits) {
         try (Arena arena = Arena.ofConfined()) {
-            return doubles(routed(arena, config, logits).topkWeights());
+            return doubles(routed(arena, config, null, logits).topkWeights());
         }
     }
 
-    private Routing routed(Arena arena, RouterConfig config, double... logits) {
+    private Routing routed(
+            Arena arena, RouterConfig config, @Nullable Tensor bias, double... logits) {
         Routing routing = Routing.allocate(arena, 1, config.topK(), config.numExperts());
         Tensor z = tensor(arena, logits).reshape(1, logits.length);
-        backend().route(z, config, null, null, routing);
+        backend().route(z, config, bias, null, routing);
         return routing;
     }
 

@@ -48,22 +48,17 @@ public enum Backend {
      */
     public record Unavailable(String reason, String remedy) {}
 
-    private static final class Best {
-        static final Choice CHOICE = choose(System.getProperty(LIMIT_PROPERTY));
-
-        static {
-            LOG.log(Level.INFO, "jmoe: backend {0}: {1}", CHOICE.backend.description(), CHOICE.why);
-        }
-    }
+    private static @Nullable Choice best;
 
     /**
      * The fastest backend that can run here; the first call writes one line to the log {@code
      * jmoe}.
      *
      * @return never null: {@link #REFERENCE} always runs
+     * @throws IllegalArgumentException if {@link #LIMIT_PROPERTY} names no backend
      */
     public static Backend best() {
-        return Best.CHOICE.backend;
+        return choice().backend;
     }
 
     /**
@@ -71,8 +66,12 @@ public enum Backend {
      *
      * @return backend and reasons
      */
-    public static Choice choice() {
-        return Best.CHOICE;
+    public static synchronized Choice choice() {
+        if (best == null) {
+            best = choose(System.getProperty(LIMIT_PROPERTY));
+            LOG.log(Level.INFO, "jmoe: backend {0}: {1}", best.backend.description(), best.why);
+        }
+        return best;
     }
 
     static Choice choose(@Nullable String limit) {
@@ -135,6 +134,9 @@ public enum Backend {
      * @return for example {@code vector (256-bit vectors, 1 thread)}
      */
     public String description(int threads) {
+        if (unavailable().isPresent()) {
+            return id();
+        }
         return switch (this) {
             case REFERENCE -> "reference (plain loops, 1 thread)";
             case VECTOR ->

@@ -19,6 +19,7 @@ import org.jspecify.annotations.Nullable;
 import java.lang.foreign.Arena;
 import java.nio.file.Path;
 import java.util.List;
+import java.util.concurrent.atomic.AtomicInteger;
 
 /**
  * A Mixture-of-Experts layer: router, experts and shared expert of one layer of a model, without
@@ -46,7 +47,11 @@ public final class MoeLayer implements AutoCloseable {
     private final Kernels kernels;
     private final @Nullable Arena ownedArena;
     private final boolean ownsKernels;
-    private volatile boolean closed;
+
+    /** Passes that run now; {@link #CLOSED} once the layer is closed. */
+    private final AtomicInteger passes = new AtomicInteger();
+
+    private static final int CLOSED = -1;
 
     private MoeLayer(
             MoeConfig config,
@@ -54,6 +59,7 @@ public final class MoeLayer implements AutoCloseable {
             Kernels kernels,
             @Nullable Arena ownedArena,
             boolean ownsKernels) {
+        weights.requireMatch(config);
         this.config = config;
         this.weights = weights;
         this.kernels = kernels;
@@ -67,6 +73,7 @@ public final class MoeLayer implements AutoCloseable {
      * @param config what to compute
      * @param weights the numbers; must stay alive as long as the layer
      * @param kernels the backend; must stay open as long as the layer
+     * @throws IllegalArgumentException if the weights do not have the sizes of the configuration
      */
     public MoeLayer(MoeConfig config, MoeWeights weights, Kernels kernels) {
         this(config, weights, kernels, null, false);
@@ -156,7 +163,7 @@ public final class MoeLayer implements AutoCloseable {
      * @return a workspace for this layer only; close it when done
      */
     public Workspace workspace(long maxTokens) {
-        return new Workspace(config, maxTokens);
+        return Workspace.allocate(config, weights.latentIn() != null, maxTokens);
     }
 
     /**
@@ -179,21 +186,37 @@ public final class MoeLayer implements AutoCloseable {
      * @param workspace of this layer, with room for the tokens
      */
     public void forward(Tensor x, @Nullable Tensor tokenTypes, Tensor y, Workspace workspace) {
-        if (closed) {
+        checkArguments(x, tokenTypes, y);
+        if (passes.getAndUpdate(running -> running == CLOSED ? CLOSED : running + 1) == CLOSED) {
             throw new IllegalStateException("layer: closed; load it again");
         }
+        try {
+            workspace.begin(config, x.dim(0));
+            try {
+                run(x, tokenTypes, y, workspace);
+            } finally {
+                workspace.end();
+            }
+        } finally {
+            passes.decrementAndGet();
+        }
+    }
+
+    private void checkArguments(Tensor x, @Nullable Tensor tokenTypes, Tensor y) {
         Check.floating("x", x, "[tokens, hidden]", 2);
         long tokens = x.dim(0);
         Check.floatMatrix("x", x, "tokens", tokens, "hidden", config.hidden());
         Check.floatMatrix("y", y, "tokens", tokens, "hidden", config.hidden());
         Check.writable("y", y);
         Check.disjoint("y", y, "x", x);
+        if (x.dtype() == DType.F64 || y.dtype() == DType.F64) {
+            boolean input = x.dtype() == DType.F64;
+            throw Check.mismatch(
+                    input ? "x" : "y", "F32, F16 or BF16: a layer computes in F32", input ? x : y);
+        }
         checkTokenTypes(tokenTypes, tokens);
-        workspace.begin(config, tokens);
-        try {
-            run(x, tokenTypes, y, workspace);
-        } finally {
-            workspace.end();
+        if (tokenTypes != null) {
+            Check.disjoint("y", y, "tokenTypes", tokenTypes);
         }
     }
 
@@ -211,6 +234,7 @@ public final class MoeLayer implements AutoCloseable {
             return;
         }
         Check.vector("tokenTypes", tokenTypes, DType.I32, "tokens", tokens);
+        Check.host("tokenTypes", tokenTypes);
         for (long token = 0; token < tokens; token++) {
             int type = tokenTypes.getInt(token);
             if (type < 0 || type >= types) {
@@ -325,18 +349,29 @@ public final class MoeLayer implements AutoCloseable {
         kernels.groupedGemm(hidden, experts.down(), experts.downBias(), offsets, y);
     }
 
-    /** Frees the weights if the layer loaded them, and stops the backend if it started it. */
+    /**
+     * Frees the weights if the layer loaded them, and stops the backend if it started it; safe to
+     * call twice.
+     *
+     * @throws IllegalStateException during a forward pass
+     */
     @Override
     public void close() {
-        if (closed) {
+        if (!passes.compareAndSet(0, CLOSED)) {
+            if (passes.get() > 0) {
+                throw new IllegalStateException(
+                        "layer: in use by a forward pass; close it afterwards");
+            }
             return;
         }
-        closed = true;
-        if (ownsKernels) {
-            kernels.close();
-        }
-        if (ownedArena != null) {
-            ownedArena.close();
+        try {
+            if (ownsKernels) {
+                kernels.close();
+            }
+        } finally {
+            if (ownedArena != null) {
+                ownedArena.close();
+            }
         }
     }
 }

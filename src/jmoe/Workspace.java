@@ -8,6 +8,7 @@ import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
 import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
 import java.util.concurrent.atomic.AtomicBoolean;
 
 /**
@@ -16,7 +17,7 @@ import java.util.concurrent.atomic.AtomicBoolean;
  * each.
  */
 public final class Workspace implements AutoCloseable {
-    private final Arena arena = Arena.ofShared();
+    private final Arena arena;
     private final AtomicBoolean busy = new AtomicBoolean();
     private final MoeConfig config;
     private final long maxTokens;
@@ -46,7 +47,19 @@ public final class Workspace implements AutoCloseable {
     private final Tensor projected;
     private long tokens;
 
-    Workspace(MoeConfig config, long maxTokens) {
+    /** Frees what it had allocated if the memory does not suffice. */
+    static Workspace allocate(MoeConfig config, boolean hasLatent, long maxTokens) {
+        Arena arena = Arena.ofShared();
+        try {
+            return new Workspace(arena, config, hasLatent, maxTokens);
+        } catch (RuntimeException | Error e) {
+            arena.close();
+            throw e;
+        }
+    }
+
+    private Workspace(Arena arena, MoeConfig config, boolean hasLatent, long maxTokens) {
+        this.arena = arena;
         if (maxTokens < 0 || maxTokens > Integer.MAX_VALUE / config.topK()) {
             throw new IllegalArgumentException(
                     "maxTokens: expected 0 to "
@@ -82,7 +95,6 @@ public final class Workspace implements AutoCloseable {
         long shared = config.sharedIntermediate();
         // The shared expert may be gated where the routed ones are not (Doge).
         long gateUpElements = Math.max(halves * slots * widest, 2 * maxTokens * shared);
-        boolean hasLatent = config.expertHidden() != config.hidden();
         rows = allocate(DType.F32, slots, config.expertHidden());
         gateUp = allocate(DType.F32, gateUpElements);
         hidden = allocate(DType.F32, Math.max(slots * widest, maxTokens * shared));
@@ -90,9 +102,10 @@ public final class Workspace implements AutoCloseable {
         sharedRows = allocate(DType.F32, shared > 0 ? maxTokens : 0, config.hidden());
         sharedGateLogits = allocate(DType.F32, config.sharedGated() ? maxTokens : 0, 1);
         sum = allocate(DType.F32, maxTokens, config.hidden());
-        latent = allocate(DType.F32, hasLatent ? maxTokens : 0, config.expertHidden());
-        latentSum = allocate(DType.F32, hasLatent ? maxTokens : 0, config.expertHidden());
-        projected = allocate(DType.F32, hasLatent ? maxTokens : 0, config.hidden());
+        long latentTokens = hasLatent ? maxTokens : 0;
+        latent = allocate(DType.F32, latentTokens, config.expertHidden());
+        latentSum = allocate(DType.F32, latentTokens, config.expertHidden());
+        projected = allocate(DType.F32, latentTokens, config.hidden());
     }
 
     private Tensor allocate(DType dtype, long... shape) {
@@ -183,22 +196,22 @@ public final class Workspace implements AutoCloseable {
 
     /** Brings the decisions of several routers together: each token's own. */
     void merge(Tensor tokenTypes) {
-        int experts = config.numExperts() + config.numIdentityExperts();
         for (long token = 0; token < tokens; token++) {
             int type = tokenTypes.getInt(token);
-            mergedIds.row(token).data().copyFrom(routings[type].topkIds().row(token).data());
-            mergedWeights
-                    .row(token)
-                    .data()
-                    .copyFrom(routings[type].topkWeights().row(token).data());
-            mergedLogits.row(token).data().copyFrom(logits[type].row(token).data());
+            copyRow(routings[type].topkIds(), mergedIds, token);
+            copyRow(routings[type].topkWeights(), mergedWeights, token);
+            copyRow(logits[type], mergedLogits, token);
         }
+        long countBytes = routings[0].tokensPerExpert().numBytes();
         for (int type = 0; type < routings.length; type++) {
-            for (int e = 0; e < experts; e++) {
-                tokensPerExpert.setInt(
-                        (long) type * experts + e, routings[type].tokensPerExpert().getInt(e));
-            }
+            MemorySegment counts = routings[type].tokensPerExpert().data();
+            MemorySegment.copy(counts, 0, tokensPerExpert.data(), type * countBytes, countBytes);
         }
+    }
+
+    private static void copyRow(Tensor from, Tensor to, long row) {
+        long rowBytes = from.dtype().numBytes(from.dim(1));
+        MemorySegment.copy(from.data(), row * rowBytes, to.data(), row * rowBytes, rowBytes);
     }
 
     /**

@@ -84,6 +84,28 @@ final class BackendTest {
                 .contains("start java with --add-modules jdk.incubator.vector");
     }
 
+    @Test
+    void best_withAWrongLimitSaysSoEachTime(@TempDir Path folder) throws Exception {
+        Path program = folder.resolve("Wrong.java");
+        Files.writeString(
+                program,
+                """
+                void main() {
+                    for (int i = 0; i < 2; i++) {
+                        try {
+                            jmoe.Backend.best();
+                        } catch (IllegalArgumentException e) {
+                            System.out.println(e.getMessage());
+                        }
+                    }
+                    System.out.println(jmoe.Backend.VECTOR.description());
+                }
+                """);
+        String message = "backend: expected reference, vector, native or cuda, got gpu\n";
+        assertThat(java(List.of("-Djmoe.backend=gpu"), program))
+                .contains(message + message + "vector\n");
+    }
+
     private static String java(List<String> options, Path program)
             throws IOException, InterruptedException {
         List<String> command = new ArrayList<>();

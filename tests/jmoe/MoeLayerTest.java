@@ -6,6 +6,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import jmoe.checkpoint.LoadProgress;
 import jmoe.checkpoint.Safetensors;
 import jmoe.ops.Kernels;
+import jmoe.ops.MoeWeights;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
@@ -19,6 +20,7 @@ import org.junit.jupiter.params.provider.MethodSource;
 import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.ValueLayout;
+import java.lang.reflect.Proxy;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -317,6 +319,79 @@ final class MoeLayerTest {
             types.setInt(1, 2);
             assertThatThrownBy(() -> layer.forward(x, types, y, workspace))
                     .hasMessage("tokenTypes: expected 0 to 1, got 2 at token 1");
+        }
+    }
+
+    /** Latent projections of full width are still projections. */
+    @Test
+    void forward_projectsAlsoWhereTheLatentWidthIsTheHidden() {
+        try (Arena arena = Arena.ofConfined();
+                MoeLayer plain = load("mixtral-0", Backend.REFERENCE)) {
+            long hidden = plain.config().hidden();
+            Tensor same = Tensor.allocate(arena, DType.F32, 1, hidden, hidden);
+            for (long i = 0; i < hidden; i++) {
+                same.setDouble(i * hidden + i, 1);
+            }
+            MoeWeights w = plain.weights();
+            MoeWeights latent =
+                    new MoeWeights(w.routers(), w.experts(), null, null, same, same, null);
+            try (Kernels kernels = Backend.REFERENCE.open();
+                    MoeLayer layer = new MoeLayer(plain.config(), latent, kernels);
+                    Workspace workspace = layer.workspace(3);
+                    Workspace plainWorkspace = plain.workspace(3)) {
+                Tensor x = waves(arena, 3, plain);
+                Tensor got = filled(arena, 3, plain, 0);
+                Tensor want = filled(arena, 3, plain, 0);
+                layer.forward(x, got, workspace);
+                plain.forward(x, want, plainWorkspace);
+                assertThat(got.data().mismatch(want.data())).isEqualTo(-1);
+            }
+        }
+    }
+
+    @Test
+    void forward_rejectsTypesAndMemoryBeforeAnyWork() {
+        try (Arena arena = Arena.ofConfined();
+                MoeLayer layer = load("ernie4_5_vl_moe-0", Backend.VECTOR);
+                Workspace workspace = layer.workspace(2)) {
+            Tensor x = waves(arena, 2, layer);
+            Tensor y = filled(arena, 2, layer, 0);
+            Tensor typesInY = Tensor.of(y.data(), DType.I32, 2);
+            assertThatThrownBy(() -> layer.forward(x, typesInY, y, workspace))
+                    .hasMessage("y: expected memory of its own, got memory shared with tokenTypes");
+            Tensor types = Tensor.allocate(arena, DType.I32, 2);
+            Tensor wide = Tensor.allocate(arena, DType.F64, x.shape());
+            assertThatThrownBy(() -> layer.forward(x, types, wide, workspace))
+                    .isInstanceOf(IllegalArgumentException.class)
+                    .hasMessageStartingWith("y: expected F32, F16 or BF16");
+        }
+    }
+
+    /** A backend that closes the layer in the middle of a pass. */
+    @Test
+    void close_duringAPassIsRefused() {
+        try (Arena arena = Arena.ofConfined();
+                MoeLayer loaded = load("mixtral-0", Backend.REFERENCE)) {
+            MoeLayer[] layer = new MoeLayer[1];
+            Kernels closing =
+                    (Kernels)
+                            Proxy.newProxyInstance(
+                                    Kernels.class.getClassLoader(),
+                                    new Class<?>[] {Kernels.class},
+                                    (proxy, method, arguments) -> {
+                                        layer[0].close();
+                                        return null;
+                                    });
+            layer[0] = new MoeLayer(loaded.config(), loaded.weights(), closing);
+            try (Workspace workspace = layer[0].workspace(1)) {
+                Tensor x = waves(arena, 1, loaded);
+                Tensor y = filled(arena, 1, loaded, 0);
+                assertThatThrownBy(() -> layer[0].forward(x, y, workspace))
+                        .isInstanceOf(IllegalStateException.class)
+                        .hasMessageStartingWith("layer: in use by a forward pass");
+            }
+            layer[0].close();
+            layer[0].close();
         }
     }
 

@@ -116,6 +116,12 @@ public final class Arguments {
         Check.floating("x", x, "[tokens, hidden]", 2);
         Check.floatMatrix("x", x, "tokens", routing.tokens(), "hidden", x.dim(1));
         maps(routing);
+        long slots = routing.tokens() * routing.topK();
+        Tensor offsets = routing.expertOffsets();
+        if (!offsets.isDevice()) {
+            long numRows = offsets.getInt(routing.numExperts());
+            hostIndices("rowToSlot", routing.rowToSlot(), numRows, 0, slots);
+        }
         weights(weights, routing);
         Check.floatMatrix(
                 "rows",
@@ -204,6 +210,8 @@ public final class Arguments {
         Check.floatMatrix("y", y, "tokens", tokens, "hidden", hidden);
         Check.floatMatrix("rows", rows, "tokens * topK", tokens * routing.topK(), "hidden", hidden);
         maps(routing);
+        long slots = tokens * routing.topK();
+        hostIndices("slotToRow", routing.slotToRow(), slots, -1, slots);
         weights(weights, routing);
         Tensor addend = residual.addend();
         if (addend != null) {
@@ -237,6 +245,30 @@ public final class Arguments {
         Check.vector("rowToSlot", routing.rowToSlot(), DType.I32, "tokens * topK", tokens * topK);
         Check.matrix("slotToRow", routing.slotToRow(), DType.I32, "tokens", tokens, "topK", topK);
         hostOffsets(routing.expertOffsets(), tokens * topK);
+    }
+
+    /** Maps on a device are not read: that would stop the stream. */
+    private static void hostIndices(
+            String name, Tensor indices, long count, long lowest, long limit) {
+        if (indices.isDevice()) {
+            return;
+        }
+        for (long i = 0; i < count; i++) {
+            int index = indices.getInt(i);
+            if (index < lowest || index >= limit) {
+                throw new IllegalArgumentException(
+                        name
+                                + ": expected "
+                                + lowest
+                                + " to "
+                                + (limit - 1)
+                                + ", got "
+                                + index
+                                + " at "
+                                + i
+                                + "; run sortByExpert first");
+            }
+        }
     }
 
     private static void weights(@Nullable Tensor weights, Routing routing) {

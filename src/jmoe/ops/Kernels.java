@@ -136,7 +136,8 @@ public interface Kernels extends AutoCloseable {
     }
 
     /**
-     * Releases threads and memory of the backend; later calls throw {@link IllegalStateException}.
+     * Releases threads and memory of the backend, after which its operations throw {@link
+     * IllegalStateException}. A backend that holds neither, as the reference, goes on working.
      */
     @Override
     default void close() {}

@@ -53,6 +53,12 @@ public record MoeConfig(
                                 + " and one topK, got "
                                 + router);
             }
+            if (router.weightOnInput() && (numIdentityExperts > 0 || router.capacity() != null)) {
+                throw new IllegalArgumentException(
+                        "weightOnInput: expected neither identity experts nor a capacity with it,"
+                                + " because their weight belongs to the output; got "
+                                + router);
+            }
         }
     }
 

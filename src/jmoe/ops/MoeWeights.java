@@ -1,9 +1,11 @@
 package jmoe.ops;
 
+import jmoe.tensor.Check;
 import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;
 
+import java.util.Arrays;
 import java.util.List;
 
 /**
@@ -30,5 +32,73 @@ public record MoeWeights(
     public MoeWeights {
         routers = List.copyOf(routers);
         experts = List.copyOf(experts);
+    }
+
+    /**
+     * Compares the weights with a configuration.
+     *
+     * @param config what they are for
+     * @throws IllegalArgumentException if something is missing, superfluous or of another size
+     */
+    public void requireMatch(MoeConfig config) {
+        int types = config.numTokenTypes();
+        expect("routers", routers.size(), types);
+        expect("experts", experts.size(), types);
+        long hidden = config.hidden();
+        for (int type = 0; type < types; type++) {
+            RouterConfig router = config.routers().get(type);
+            RouterWeights routerWeights = routers.get(type);
+            require("router", routerWeights.weight(), 1, router.numLogits(), hidden);
+            Tensor bias = routerWeights.selectionBias();
+            if (bias != null) {
+                require("selectionBias", bias, router.numExperts());
+            }
+            ExpertWeights bank = experts.get(type);
+            expect("numExperts", bank.numExperts(), config.numExperts());
+            expect("expertHidden", bank.hidden(), config.expertHidden());
+            expect("intermediate", bank.intermediate(), config.intermediates().get(type));
+            if (!bank.activation().equals(config.activation())) {
+                throw new IllegalArgumentException(
+                        "activation: expected "
+                                + config.activation()
+                                + ", got "
+                                + bank.activation());
+            }
+        }
+        expect(
+                "shared intermediate",
+                shared == null ? 0 : shared.intermediate(),
+                config.sharedIntermediate());
+        if (shared != null) {
+            expect("shared experts", shared.numExperts(), 1);
+            expect("shared hidden", shared.hidden(), hidden);
+        }
+        expect("sharedGate", sharedGate == null ? 0 : 1, config.sharedGated() ? 1 : 0);
+        if (sharedGate != null) {
+            require("sharedGate", sharedGate, 1, 1, hidden);
+        }
+        expect("latentOut", latentOut == null ? 0 : 1, latentIn == null ? 0 : 1);
+        if (latentIn != null && latentOut != null) {
+            require("latentIn", latentIn, 1, config.expertHidden(), hidden);
+            require("latentOut", latentOut, 1, hidden, config.expertHidden());
+        } else {
+            expect("expertHidden without latent projections", config.expertHidden(), hidden);
+        }
+        if (outputBias != null) {
+            require("outputBias", outputBias, 1, hidden);
+        }
+    }
+
+    private static void expect(String name, long got, long want) {
+        if (got != want) {
+            throw new IllegalArgumentException(
+                    name + ": expected " + want + " as in the configuration, got " + got);
+        }
+    }
+
+    private static void require(String name, Tensor tensor, long... shape) {
+        if (!Arrays.equals(tensor.shape(), shape)) {
+            throw Check.mismatch(name, Arrays.toString(shape), tensor);
+        }
     }
 }

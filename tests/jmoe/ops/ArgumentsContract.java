@@ -47,6 +47,27 @@ interface ArgumentsContract extends Contract {
         }
     }
 
+    /** A map that was never filled, or of other ids, must not become a crash or another's row. */
+    @Test
+    default void permuteAndUnpermute_rejectMapsThatPointOutside() {
+        try (Arena arena = Arena.ofConfined()) {
+            Tensor x = Tensor.allocate(arena, DType.F32, SMALL.tokens(), SMALL.hidden());
+            Tensor rows = Tensor.allocate(arena, DType.F32, SMALL.slots(), SMALL.hidden());
+            for (int wrong : new int[] {-2, (int) SMALL.slots(), Integer.MAX_VALUE}) {
+                Routing routing = Cases.routing(arena, SMALL);
+                routing.rowToSlot().setInt(1, wrong);
+                routing.slotToRow().setInt(2, wrong);
+                assertThatThrownBy(() -> backend().permute(x, routing, null, rows))
+                        .isInstanceOf(IllegalArgumentException.class)
+                        .hasMessageContaining("got " + wrong + " at 1; run sortByExpert first");
+                assertThatThrownBy(() ->
+                                backend().unpermute(rows, routing, null, Kernels.Residual.NONE, x))
+                        .isInstanceOf(IllegalArgumentException.class)
+                        .hasMessageContaining("got " + wrong + " at 2; run sortByExpert first");
+            }
+        }
+    }
+
     private static List<DType> wrongTypes(String op, String name, Tensor valid) {
         if (valid.dtype() == DType.I32) {
             return List.of(DType.I64, DType.F32, DType.U32);

@@ -10,6 +10,8 @@ import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;
 
+import java.lang.foreign.MemorySegment;
+
 /**
  * Every operation as its formula, accumulated in double and rounded once. Slow on purpose, on one
  * thread.
@@ -78,9 +80,16 @@ public final class ReferenceKernels implements Kernels {
         Check.host("rows", rows);
         long hidden = x.dim(1);
         int numRows = routing.expertOffsets().getInt(routing.numExperts());
+        boolean copies = weights == null && x.dtype() == rows.dtype();
+        long rowBytes = x.dtype().numBytes(hidden);
         for (long row = 0; row < numRows; row++) {
             long slot = routing.rowToSlot().getInt(row);
             long token = slot / routing.topK();
+            if (copies) {
+                MemorySegment.copy(
+                        x.data(), token * rowBytes, rows.data(), row * rowBytes, rowBytes);
+                continue;
+            }
             double weight = weights == null ? 1 : weights.getDouble(slot);
             for (long h = 0; h < hidden; h++) {
                 rows.setDouble(row * hidden + h, weight * x.getDouble(token * hidden + h));

@@ -136,7 +136,7 @@ public final class Floats {
             floatsToF16(source, target, count);
         } else {
             for (long i = 0; i < count; i++) {
-                set(target, toType, i, get(source, fromType, i));
+                store(target, toType, i, get(source, fromType, i));
             }
         }
     }
@@ -167,8 +167,15 @@ public final class Floats {
         };
     }
 
-    /** Rounds to the type and stores. */
+    /**
+     * Rounds to the type and stores. Every NaN becomes the canonical one: which of two NaN a sum
+     * takes over depends on the order in which compiled code adds.
+     */
     static void set(MemorySegment data, DType dtype, long i, double value) {
+        store(data, dtype, i, Double.isNaN(value) ? Double.NaN : value);
+    }
+
+    private static void store(MemorySegment data, DType dtype, long i, double value) {
         switch (dtype) {
             case F64 -> data.set(JAVA_DOUBLE_UNALIGNED, i * 8, value);
             case F32 -> data.set(JAVA_FLOAT_UNALIGNED, i * 4, (float) value);

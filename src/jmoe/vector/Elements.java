@@ -32,8 +32,9 @@ record Elements(MemorySegment data, DType dtype) {
         data.set(JAVA_INT_UNALIGNED, element * 4, value);
     }
 
+    /** Stores the value; every NaN becomes the canonical one. */
     void setFloat(long element, float value) {
-        data.set(JAVA_FLOAT_UNALIGNED, element * 4, value);
+        data.set(JAVA_FLOAT_UNALIGNED, element * 4, Float.isNaN(value) ? Float.NaN : value);
     }
 
     /**

@@ -46,13 +46,13 @@ final class Permute {
                     }
                     in.read(from, count, first, 0);
                     if (weightBySlot != null) {
-                        scale(first, Lanes.padded(count), weightBySlot.getFloat(slot));
+                        multiply(first, Lanes.padded(count), weightBySlot.getFloat(slot));
                     }
                     out.write(first, 0, count, to);
                 });
     }
 
-    private static void scale(float[] values, int count, float factor) {
+    private static void multiply(float[] values, int count, float factor) {
         for (int i = 0; i < count; i += Lanes.COUNT) {
             FloatVector.fromArray(Lanes.FLOATS, values, i).mul(factor).intoArray(values, i);
         }

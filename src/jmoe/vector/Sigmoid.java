@@ -1,5 +1,6 @@
 package jmoe.vector;
 
+import static jdk.incubator.vector.VectorOperators.ASHR;
 import static jdk.incubator.vector.VectorOperators.FMA;
 import static jdk.incubator.vector.VectorOperators.LSHL;
 import static jdk.incubator.vector.VectorOperators.LT;
@@ -30,8 +31,11 @@ final class Sigmoid {
 
     private static final int ROUNDER_BITS = Float.floatToRawIntBits(ROUNDER);
 
-    /** Below this the sigmoid counts as 0; times -z it is 1e-63, no F32. */
-    private static final float LOWEST = -150;
+    /** Below this the sigmoid is 0, as where e^-z overflows in double; matters beside infinity. */
+    private static final float ZERO_BELOW = -709.78265f;
+
+    /** From here on down the result rounds to 0: times -z and the largest F32, e^z is no F32. */
+    private static final float LOWEST = -200;
 
     /** Times this power of two, e^r is still far from subnormal. */
     private static final int NORMAL_POWER = -100;
@@ -46,20 +50,20 @@ final class Sigmoid {
     private Sigmoid() {}
 
     /**
-     * Computes {@code scale = x sigmoid(slope x) scale}; with a slope of 1 the error is below 4
-     * ulp. One method without parts that return vectors: the JVM may compile such parts by
-     * themselves, and then allocates what they return.
+     * Computes {@code factor = x sigmoid(slope x) factor}; with a slope of 1 the error is below 4
+     * ulp, whatever the factor. One method without parts that return vectors: the JVM may compile
+     * such parts by themselves, and then allocates what they return.
      *
-     * @param x factors
-     * @param slope of the sigmoid
-     * @param scale other factors, overwritten
+     * @param x arguments
+     * @param slope of the sigmoid, at least 1
+     * @param factor other factors, overwritten
      * @param count elements, whole vectors
      */
-    static void product(float[] x, float slope, float[] scale, int count) {
+    static void product(float[] x, float slope, float[] factor, int count) {
         FloatVector one = FloatVector.broadcast(Lanes.FLOATS, 1);
         for (int i = 0; i < count; i += Lanes.COUNT) {
-            FloatVector factor = FloatVector.fromArray(Lanes.FLOATS, x, i);
-            FloatVector z = factor.mul(slope);
+            FloatVector argument = FloatVector.fromArray(Lanes.FLOATS, x, i);
+            FloatVector z = argument.mul(slope);
             FloatVector exponent = z.abs().neg().max(LOWEST);
             FloatVector rounded = exponent.fma(LOG2_E, ROUNDER);
             FloatVector multiple = rounded.sub(ROUNDER);
@@ -72,22 +76,28 @@ final class Sigmoid {
             series = series.lanewise(FMA, r, C2);
             FloatVector mantissa = series.lanewise(FMA, r.mul(r), r).add(1);
 
-            // 2^n = low high, as one power may be subnormal.
+            // 2^n = low middle high, as one power may be subnormal.
             IntVector n = rounded.reinterpretAsInts().sub(ROUNDER_BITS);
             IntVector most = n.max(NORMAL_POWER);
             FloatVector low = most.add(127).lanewise(LSHL, 23).reinterpretAsFloats();
-            low = low.blend(0, z.compare(LT, LOWEST));
-            FloatVector high = n.sub(most).add(127).lanewise(LSHL, 23).reinterpretAsFloats();
+            low = low.blend(0, z.compare(LT, ZERO_BELOW));
+            IntVector rest = n.sub(most);
+            IntVector half = rest.lanewise(ASHR, 1);
+            FloatVector middle = half.add(127).lanewise(LSHL, 23).reinterpretAsFloats();
+            FloatVector high = rest.sub(half).add(127).lanewise(LSHL, 23).reinterpretAsFloats();
 
-            FloatVector divisor = mantissa.mul(low).mul(high).add(1);
+            // Where low is not all of 2^n, e is lost beside 1 anyway.
+            FloatVector divisor = mantissa.mul(low).add(1);
             VectorMask<Float> negative = z.compare(LT, 0);
-            // The last power comes after the scale, so that only the result can be subnormal.
-            factor.mul(one.blend(mantissa, negative))
+            // The first power comes before all else, so that the largest argument does not
+            // overflow, the last ones after the factor, so that only the result can be subnormal.
+            argument.mul(one.blend(low, negative))
+                    .mul(one.blend(mantissa, negative))
                     .div(divisor)
-                    .mul(one.blend(low, negative))
-                    .mul(FloatVector.fromArray(Lanes.FLOATS, scale, i))
+                    .mul(FloatVector.fromArray(Lanes.FLOATS, factor, i))
+                    .mul(one.blend(middle, negative))
                     .mul(one.blend(high, negative))
-                    .intoArray(scale, i);
+                    .intoArray(factor, i);
         }
     }
 }

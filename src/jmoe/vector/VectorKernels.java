@@ -13,7 +13,7 @@ import org.jspecify.annotations.Nullable;
 
 /**
  * The operations with the Vector API on several threads. Arguments are host tensors of F32, F16 or
- * BF16.
+ * BF16. Several threads share memory of a confined arena only where native access is enabled.
  */
 public final class VectorKernels implements Kernels {
     private final Workers workers;
@@ -30,12 +30,17 @@ public final class VectorKernels implements Kernels {
      */
     public VectorKernels(int threads) {
         workers = new Workers(threads);
-        Chunks chunks = new Chunks(workers);
-        route = new Route(workers);
-        permute = new Permute(workers, chunks);
-        groupedGemm = new GroupedGemm(workers);
-        swiglu = new Swiglu(workers, chunks);
-        unpermute = new Unpermute(workers, chunks);
+        try {
+            Chunks chunks = new Chunks(workers);
+            route = new Route(workers);
+            permute = new Permute(workers, chunks);
+            groupedGemm = new GroupedGemm(workers);
+            swiglu = new Swiglu(workers, chunks);
+            unpermute = new Unpermute(workers, chunks);
+        } catch (Throwable e) {
+            workers.close();
+            throw e;
+        }
     }
 
     /**
@@ -59,8 +64,8 @@ public final class VectorKernels implements Kernels {
         computable("route", "logits", logits);
         host("selectionBias", selectionBias);
         host("tokenTypes", tokenTypes);
-        Check.host("topkIds", routing.topkIds());
-        Check.host("topkWeights", routing.topkWeights());
+        host("topkIds", routing.topkIds());
+        host("topkWeights", routing.topkWeights());
         workers.exclusively(() -> route.route(logits, config, selectionBias, tokenTypes, routing));
     }
 
@@ -68,11 +73,11 @@ public final class VectorKernels implements Kernels {
     public void sortByExpert(Routing routing) {
         workers.checkOpen();
         Arguments.sortByExpert(routing);
-        Check.host("topkIds", routing.topkIds());
-        Check.host("tokensPerExpert", routing.tokensPerExpert());
-        Check.host("expertOffsets", routing.expertOffsets());
-        Check.host("rowToSlot", routing.rowToSlot());
-        Check.host("slotToRow", routing.slotToRow());
+        host("topkIds", routing.topkIds());
+        host("tokensPerExpert", routing.tokensPerExpert());
+        host("expertOffsets", routing.expertOffsets());
+        host("rowToSlot", routing.rowToSlot());
+        host("slotToRow", routing.slotToRow());
         workers.exclusively(() -> SortByExpert.sort(routing));
     }
 
@@ -83,8 +88,8 @@ public final class VectorKernels implements Kernels {
         computable("permute", "x", x);
         computable("permute", "rows", rows);
         host("weights", weights);
-        Check.host("rowToSlot", routing.rowToSlot());
-        Check.host("expertOffsets", routing.expertOffsets());
+        host("rowToSlot", routing.rowToSlot());
+        host("expertOffsets", routing.expertOffsets());
         workers.exclusively(() -> permute.gather(x, routing, weights, rows));
     }
 
@@ -97,7 +102,7 @@ public final class VectorKernels implements Kernels {
         computable("groupedGemm", "weight", weight);
         computable("groupedGemm", "y", y);
         host("bias", bias);
-        Check.host("expertOffsets", expertOffsets);
+        host("expertOffsets", expertOffsets);
         workers.exclusively(() -> groupedGemm.multiply(x, weight, bias, expertOffsets, y));
     }
 
@@ -107,7 +112,7 @@ public final class VectorKernels implements Kernels {
         Arguments.swiglu(gateUp, activation, expertOffsets, hidden);
         computable("swiglu", "gateUp", gateUp);
         computable("swiglu", "hidden", hidden);
-        Check.host("expertOffsets", expertOffsets);
+        host("expertOffsets", expertOffsets);
         workers.exclusively(() -> swiglu.apply(gateUp, activation, expertOffsets, hidden));
     }
 
@@ -121,8 +126,8 @@ public final class VectorKernels implements Kernels {
         computable("unpermute", "identity", residual.identity());
         computable("unpermute", "y", y);
         host("weights", weights);
-        Check.host("slotToRow", routing.slotToRow());
-        Check.host("topkIds", routing.topkIds());
+        host("slotToRow", routing.slotToRow());
+        host("topkIds", routing.topkIds());
         workers.exclusively(() -> unpermute.reduce(rows, routing, weights, residual, y));
     }
 
@@ -132,17 +137,15 @@ public final class VectorKernels implements Kernels {
         workers.close();
     }
 
-    private static void host(String name, @Nullable Tensor tensor) {
+    private void host(String name, @Nullable Tensor tensor) {
         if (tensor != null) {
             Check.host(name, tensor);
+            workers.checkViewable(name, tensor.data());
         }
     }
 
-    private static void computable(String operation, String name, @Nullable Tensor tensor) {
-        if (tensor == null) {
-            return;
-        }
-        if (tensor.dtype() == DType.F64) {
+    private void computable(String operation, String name, @Nullable Tensor tensor) {
+        if (tensor != null && tensor.dtype() == DType.F64) {
             throw new UnsupportedOperationException(
                     operation
                             + ": "
@@ -150,6 +153,6 @@ public final class VectorKernels implements Kernels {
                             + " of type F64 is not supported by the vector backend; use F32, F16 or"
                             + " BF16, or the reference backend");
         }
-        Check.host(name, tensor);
+        host(name, tensor);
     }
 }

@@ -31,6 +31,9 @@ final class Workers implements AutoCloseable {
     private volatile @Nullable Loop loop;
     private volatile boolean closed;
 
+    /** Whether {@link #view} was once seen to be allowed; that never changes back. */
+    private volatile boolean opensConfined;
+
     /**
      * Starts the threads.
      *
@@ -125,11 +128,40 @@ final class Workers implements AutoCloseable {
      */
     @SuppressWarnings("restricted")
     MemorySegment view(MemorySegment data) {
-        if (threads.length == 0 || data.isAccessibleBy(threads[0])) {
+        if (isShared(data)) {
             return data;
         }
         MemorySegment open = MemorySegment.ofAddress(data.address()).reinterpret(data.byteSize());
         return data.isReadOnly() ? open.asReadOnly() : open;
+    }
+
+    /**
+     * Refuses memory that {@link #view} could not open, before an operation begins. Nothing is
+     * tried for other memory: where the JVM only warns of native access, it would do so for users
+     * who do not need it.
+     *
+     * @param name of the argument
+     * @param data its memory
+     */
+    void checkViewable(String name, MemorySegment data) {
+        if (opensConfined || isShared(data)) {
+            return;
+        }
+        try {
+            view(data);
+            opensConfined = true;
+        } catch (IllegalCallerException e) {
+            throw new UnsupportedOperationException(
+                    name
+                            + ": belongs to a confined arena, which the threads of the vector"
+                            + " backend may not share without native access; start the JVM with"
+                            + " --enable-native-access=ALL-UNNAMED or use Arena.ofShared()",
+                    e);
+        }
+    }
+
+    private boolean isShared(MemorySegment data) {
+        return threads.length == 0 || data.isAccessibleBy(threads[0]);
     }
 
     /** Ends the threads, after the running operation if there is one; may be called again. */

@@ -11,6 +11,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 import java.io.IOException;
 import java.nio.file.Files;
+import java.nio.file.LinkOption;
 import java.nio.file.Path;
 import java.nio.file.attribute.FileTime;
 import java.nio.file.attribute.PosixFilePermissions;
@@ -86,7 +87,7 @@ final class LauncherTest {
 
     /** A build that takes a moment and leaves a trace. */
     private void maven(String last) throws IOException {
-        allow("mkdir", "sleep", "mv", "rm", "cat", "tail", "find");
+        allow("mkdir", "sleep", "mv", "rm", "cat", "tail", "find", "ln", "readlink");
         program(
                 programs.resolve("mvn"),
                 "echo \"$@\" >>'" + folder + "/builds'; sleep 1; mkdir -p target/lib;" + last);
@@ -247,7 +248,70 @@ final class LauncherTest {
             assertThat(outcome.out()).endsWith("info");
         }
         assertThat(builds()).hasSize(1);
-        assertThat(project.resolve("target/jmoe.lock.d")).doesNotExist();
+        assertThat(project.resolve("target/jmoe.lock.owner")).doesNotExist();
+    }
+
+    @ParameterizedTest
+    @ValueSource(booleans = {false, true})
+    void build_isWaitedForThoughTheJarIsThere(boolean withFlock) throws Exception {
+        maven("echo half >target/jmoe.jar; sleep 1; echo whole >target/jmoe.jar");
+        if (withFlock) {
+            assumeThat(Path.of("/usr/bin/flock")).isExecutable();
+            allow("flock");
+        }
+        Path home = jdk("home", "25");
+        program(home.resolve("bin/java"), "cat '" + project + "/target/jmoe.jar'");
+        Map<String, String> environment = Map.of("JAVA_HOME", home.toString());
+        Process first = start(project.resolve("jmoe"), environment);
+        while (!Files.exists(project.resolve("target/jmoe.jar"))) {
+            Thread.sleep(10);
+        }
+        assertThat(launch(environment).out()).containsExactly("whole");
+        assertThat(finish(first).out()).containsExactly("whole");
+        assertThat(builds()).hasSize(1);
+    }
+
+    @Test
+    void build_thatWasCutOffIsDoneAgain() throws Exception {
+        maven("echo >target/jmoe.jar");
+        built();
+        Map<String, String> environment = Map.of("JAVA_HOME", jdk("home", "25").toString());
+        assertThat(launch(environment).err()).isEmpty();
+        Files.writeString(project.resolve("target/jmoe.stamp.new"), "");
+        assertThat(launch(environment).err()).hasSize(1);
+        assertThat(launch(environment).err()).isEmpty();
+        assertThat(builds()).hasSize(1);
+    }
+
+    @Test
+    void lock_ofADeadOwnerIsBrokenOnce() throws Exception {
+        maven("echo >target/jmoe.jar");
+        Path lock = Files.createDirectory(project.resolve("target")).resolve("jmoe.lock.owner");
+        Process dead = new ProcessBuilder(BASH.toString(), "-c", ":").start();
+        dead.waitFor();
+        Files.createSymbolicLink(lock, Path.of(Long.toString(dead.pid())));
+        Map<String, String> environment = Map.of("JAVA_HOME", jdk("home", "25").toString());
+        List<Process> processes = new ArrayList<>();
+        for (int i = 0; i < 4; i++) {
+            processes.add(start(project.resolve("jmoe"), environment));
+        }
+        for (Process process : processes) {
+            assertThat(finish(process).status()).isZero();
+        }
+        assertThat(builds()).hasSize(1);
+        assertThat(Files.exists(lock, LinkOption.NOFOLLOW_LINKS)).isFalse();
+    }
+
+    @Test
+    void lock_thatCannotBeTakenIsNotWaitedForForever() throws Exception {
+        maven("echo >target/jmoe.jar");
+        program(programs.resolve("sleep"), "");
+        Files.createDirectories(project.resolve("target/jmoe.lock.owner"));
+        program(programs.resolve("ln"), "exit 1");
+        Outcome outcome = launch(Map.of("JAVA_HOME", jdk("home", "25").toString()));
+        assertThat(outcome.status()).isEqualTo(2);
+        assertThat(outcome.err()).hasSize(1);
+        assertThat(outcome.err().getFirst()).startsWith("jmoe: cannot lock").contains("remove");
     }
 
     @Test
@@ -258,7 +322,7 @@ final class LauncherTest {
         assertThat(outcome.out()).isEmpty();
         assertThat(outcome.err()).contains("the reason");
         assertThat(outcome.err().getLast()).startsWith("jmoe: the build failed");
-        assertThat(project.resolve("target/jmoe.lock.d")).doesNotExist();
+        assertThat(project.resolve("target/jmoe.lock.owner")).doesNotExist();
     }
 
     @Test

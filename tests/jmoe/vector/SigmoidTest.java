@@ -49,17 +49,17 @@ class SigmoidTest {
         return x;
     }
 
-    private static float[] product(float[] x, float slope, float scale) {
+    private static float[] product(float[] x, float slope, float factor) {
         float[] result = new float[x.length];
-        Arrays.fill(result, scale);
+        Arrays.fill(result, factor);
         Sigmoid.product(x, slope, result, x.length);
         return result;
     }
 
-    private static float product(float x, float slope, float scale) {
+    private static float product(float x, float slope, float factor) {
         float[] all = new float[Lanes.COUNT];
         Arrays.fill(all, x);
-        return product(all, slope, scale)[Lanes.COUNT - 1];
+        return product(all, slope, factor)[Lanes.COUNT - 1];
     }
 
     @Test
@@ -73,10 +73,21 @@ class SigmoidTest {
 
     @Test
     void product_isAccurateWhereTheSigmoidVanishes() {
-        for (float x = -60; x >= -150; x -= 0.37f) {
-            for (float scale : new float[] {1e-20f, 7, 1e20f, 3e38f}) {
-                assertClose(x, scale, product(x, 1, scale), 4);
+        for (float x = -60; x >= -260; x -= 0.37f) {
+            for (float factor : new float[] {1e-20f, 7, 1e20f, 3e38f, Float.MAX_VALUE}) {
+                assertClose(x, factor, product(x, 1, factor), 4);
             }
+        }
+    }
+
+    /** With any finite factor the product is 0 there, but only a sigmoid of 0 makes it NaN. */
+    @Test
+    void product_withAnInfiniteFactorIsThatOfTheFormulaInDouble() {
+        float infinity = Float.POSITIVE_INFINITY;
+        for (float x : new float[] {-1, -150.5f, -199, -201, -709.78265f, -709.7827f, -1000}) {
+            Float want = x > -709.7827f ? -infinity : Float.NaN;
+            assertThat(product(x, 1, infinity)).as("x = %s", x).isEqualTo(want);
+            assertThat(product(x, 1, Float.MAX_VALUE)).as("x = %s", x).isNotNaN();
         }
     }
 
@@ -105,16 +116,16 @@ class SigmoidTest {
         }
     }
 
-    private static void assertClose(float x, float scale, float got, double ulps) {
+    private static void assertClose(float x, float factor, float got, double ulps) {
         // The formula itself is inf / inf far below, where the result is 0.
-        double want = x < -700 && x > -1e39 ? -0.0 : x / (1 + Math.exp(-(double) x)) * scale;
+        double want = x < -700 && x > -1e39 ? -0.0 : x / (1 + Math.exp(-(double) x)) * factor;
         float rounded = (float) want;
         boolean close =
                 Float.compare(got, rounded) == 0
                         || (Math.abs(got - want) < ulps * Math.ulp(rounded)
                                 && Float.isInfinite(got) == Float.isInfinite(rounded));
         if (!close) {
-            fail("x = %s, scale = %s: got %s, expected %s".formatted(x, scale, got, want));
+            fail("x = %s, factor = %s: got %s, expected %s".formatted(x, factor, got, want));
         }
     }
 }

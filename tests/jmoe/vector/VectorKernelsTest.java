@@ -19,7 +19,11 @@ import org.junit.jupiter.params.provider.EnumSource;
 
 import java.lang.foreign.Arena;
 import java.lang.foreign.ValueLayout;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.Random;
+import java.util.concurrent.TimeUnit;
 
 /** The contract with several numbers of threads, and what is particular to threads. */
 class VectorKernelsTest {
@@ -175,5 +179,74 @@ class VectorKernelsTest {
                 kernels.groupedGemm(x, other, null, offsets, y);
             }
         }
+    }
+
+    /** Its last line says what became of confined and of shared memory. */
+    static final class Permutes {
+        private Permutes() {}
+
+        public static void main(String[] args) {
+            try (VectorKernels kernels = new VectorKernels(2);
+                    Arena shared = Arena.ofShared();
+                    Arena confined = Arena.ofConfined()) {
+                Routing routing = Routing.allocate(shared, 1, 1, 1);
+                kernels.sortByExpert(routing);
+                Tensor rows = Tensor.allocate(shared, DType.F32, 1, 4);
+                kernels.permute(Tensor.allocate(shared, DType.F32, 1, 4), routing, null, rows);
+                System.out.println("shared memory works");
+                kernels.permute(Tensor.allocate(confined, DType.F32, 1, 4), routing, null, rows);
+                System.out.println("confined memory works");
+            } catch (UnsupportedOperationException e) {
+                System.out.println(e.getMessage());
+            }
+        }
+    }
+
+    /** Its last line says how many threads outlive a constructor that ran out of memory. */
+    static final class Hungry {
+        private Hungry() {}
+
+        public static void main(String[] args) {
+            try {
+                new VectorKernels(1500).close();
+                System.out.println("enough memory");
+            } catch (OutOfMemoryError e) {
+                Thread[] threads = new Thread[4000];
+                int left = 0;
+                for (int i = Thread.enumerate(threads); --i >= 0; ) {
+                    left += threads[i].getName().startsWith("jmoe-vector-") ? 1 : 0;
+                }
+                System.out.println("threads left: " + left);
+            }
+        }
+    }
+
+    private static List<String> lines(Class<?> program, String... options) throws Exception {
+        List<String> command = new ArrayList<>();
+        command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
+        command.addAll(List.of("--add-modules", "jdk.incubator.vector"));
+        command.addAll(List.of(options));
+        command.addAll(List.of("-cp", System.getProperty("java.class.path"), program.getName()));
+        Process process = new ProcessBuilder(command).redirectErrorStream(true).start();
+        List<String> lines = process.inputReader().readAllLines();
+        assertThat(process.waitFor(2, TimeUnit.MINUTES)).as("the JVM ends").isTrue();
+        return lines;
+    }
+
+    @Test
+    void operations_withoutNativeAccessRefuseConfinedMemory() throws Exception {
+        List<String> refused = lines(Permutes.class, "--illegal-native-access=deny");
+        assertThat(refused).contains("shared memory works");
+        assertThat(refused.getLast())
+                .startsWith("x: belongs to a confined arena")
+                .contains("--enable-native-access=ALL-UNNAMED", "Arena.ofShared()");
+        assertThat(lines(Permutes.class, "--enable-native-access=ALL-UNNAMED").getLast())
+                .isEqualTo("confined memory works");
+    }
+
+    @Test
+    void constructor_outOfMemoryEndsItsThreads() throws Exception {
+        assertThat(lines(Hungry.class, "-Xmx16m", "-Xss256k").getLast())
+                .isEqualTo("threads left: 0");
     }
 }

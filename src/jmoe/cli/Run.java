@@ -150,7 +150,7 @@ final class Run implements Callable<Integer> {
         }
         DType expertType = weightsType == null ? null : weightsType(weightsType);
         if (output != null) {
-            SafetensorsWriter.checkWritable(output);
+            OutputFile.check(output, checkpoint, input, tokenTypes);
         }
         try (Arena arena = Arena.ofShared();
                 OpenBackend backend = OpenBackend.start(backendName, threads)) {

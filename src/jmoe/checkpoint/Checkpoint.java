@@ -10,11 +10,14 @@ import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;
 
+import java.io.IOException;
 import java.lang.foreign.Arena;
+import java.nio.file.DirectoryStream;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.HashSet;
+import java.util.Iterator;
 import java.util.List;
 import java.util.Set;
 
@@ -28,18 +31,29 @@ import java.util.Set;
  */
 public final class Checkpoint implements AutoCloseable {
     private static final int MAX_SUGGESTIONS = 3;
+    private static final String SINGLE = "model.safetensors";
+    private static final String INDEX = "model.safetensors.index.json";
 
     private final Path path;
     private final ModelConfig config;
     private final Shards shards;
     private final List<Layer> layers;
 
+    /** The folder, or the file whose name alone does not say that it is the model. */
+    private final Path source;
+
     private Checkpoint(Path path, ModelConfig config, Shards shards) {
         this.path = path;
         this.config = config;
         this.shards = shards;
-        this.layers = ExpertNames.layers(config.family(), shards.names(), config);
+        Path only = onlyFile(path);
+        this.source = only == null ? path : only;
+        CheckpointException noModel = only == null ? null : noModel(path, only);
+        this.layers = ExpertNames.layers(config.family(), shards.names(), config, noModel);
         if (layers.isEmpty()) {
+            if (noModel != null) {
+                throw noModel;
+            }
             String router = config.family().block() + "." + config.family().routers().getFirst();
             throw missing(router);
         }
@@ -69,6 +83,32 @@ public final class Checkpoint implements AutoCloseable {
             shards.close();
             throw e;
         }
+    }
+
+    /** The safetensors file that stands in for model.safetensors, or null. */
+    private static @Nullable Path onlyFile(Path folder) {
+        if (Files.exists(folder.resolve(SINGLE)) || Files.exists(folder.resolve(INDEX))) {
+            return null;
+        }
+        try (DirectoryStream<Path> files = Files.newDirectoryStream(folder, "*.safetensors")) {
+            Iterator<Path> file = files.iterator();
+            return file.hasNext() ? file.next() : null;
+        } catch (IOException e) {
+            throw new CheckpointException(
+                    folder + ": cannot be listed: " + MappedFile.reason(e), e);
+        }
+    }
+
+    private static CheckpointException noModel(Path folder, Path only) {
+        return new CheckpointException(
+                folder
+                        + ": has no "
+                        + SINGLE
+                        + " or "
+                        + INDEX
+                        + ", and "
+                        + only.getFileName()
+                        + " does not look like a model; fetch the weights");
     }
 
     /**
@@ -254,7 +294,7 @@ public final class Checkpoint implements AutoCloseable {
         boolean packed = !name.equals(piece.name()) || stored.dtype() == DType.U8;
         if (!packed && !Arrays.equals(stored.shape(), piece.storedShape())) {
             throw new CheckpointException(
-                    path
+                    source
                             + ": tensor "
                             + CheckpointException.quoted(name)
                             + ": expected "
@@ -279,7 +319,7 @@ public final class Checkpoint implements AutoCloseable {
         Tensor tensor = tensor(stored == null ? name : stored);
         if (!name.equals(stored) || !tensor.dtype().isFloating()) {
             throw new CheckpointException(
-                    path
+                    source
                             + ": tensor "
                             + CheckpointException.quoted(stored == null ? name : stored)
                             + " is quantised ("
@@ -296,7 +336,7 @@ public final class Checkpoint implements AutoCloseable {
                 String bias = name.substring(0, name.length() - "weight".length()) + "bias";
                 if (contains(bias) && !used.contains(bias)) {
                     throw new CheckpointException(
-                            path
+                            source
                                     + ": tensor "
                                     + CheckpointException.quoted(bias)
                                     + " is not part of a MoE block of "
@@ -317,7 +357,7 @@ public final class Checkpoint implements AutoCloseable {
     private CheckpointException missing(String name) {
         List<String> nearest = NearestNames.of(name, names(), MAX_SUGGESTIONS);
         return new CheckpointException(
-                path
+                source
                         + ": has no tensor "
                         + CheckpointException.quoted(name)
                         + (nearest.isEmpty()

@@ -172,9 +172,14 @@ final class ExpertNames {
      * Finds the MoE layers by their routers: dense layers have none.
      *
      * @param names all tensors of the checkpoint
+     * @param noModel thrown instead of naming two blocks with one number; null to name them
      * @return the layers by rising number
      */
-    static List<Layer> layers(Family family, Set<String> names, ModelConfig config) {
+    static List<Layer> layers(
+            Family family,
+            Set<String> names,
+            ModelConfig config,
+            @Nullable CheckpointException noModel) {
         Pattern pattern = family.routerPattern();
         String encoderKey = family.extra(Extra.ENCODER_LAYERS);
         int encoderLayers = encoderKey == null ? 0 : config.positive(encoderKey);
@@ -190,6 +195,9 @@ final class ExpertNames {
             String prefix = name.substring(0, name.length() - family.routers().getFirst().length());
             Layer other = layers.put(number, new Layer(number, prefix, decoder));
             if (other != null) {
+                if (noModel != null) {
+                    throw noModel;
+                }
                 throw new CheckpointException(
                         config.folder()
                                 + ": expected one MoE layer "

@@ -115,7 +115,7 @@ public final class Json {
         try {
             JsonNode node = mapper.readTree(reader(bytes));
             if (node.isMissingNode()) {
-                throw new CheckpointException(name + ": is empty, expected JSON");
+                throw new CheckpointException(name + ": is empty, expected JSON; fetch it again");
             }
             return node;
         } catch (JacksonException e) {
@@ -141,8 +141,18 @@ public final class Json {
                         + " is not valid JSON"
                         + where
                         + ": "
-                        + CheckpointException.oneLine(e.getOriginalMessage()),
+                        + CheckpointException.oneLine(withoutSource(e.getOriginalMessage()))
+                        + "; damaged or incomplete, fetch it again",
                 e);
+    }
+
+    private static String withoutSource(String message) {
+        String text = message;
+        for (String source : new String[] {"(start marker", "(for ", "[Source"}) {
+            int at = text.indexOf(source);
+            text = at < 0 ? text : text.substring(0, at);
+        }
+        return text.strip();
     }
 
     // Given bytes, Jackson would guess UTF-16 and UTF-32 and let some malformed UTF-8 pass.

@@ -202,17 +202,10 @@ final class ModelConfig {
     }
 
     private CheckpointException wrong(String expected, @Nullable JsonNode found, String... keys) {
-        String at = names(keys);
-        for (String key : keys) {
-            if (found != null && has(key)) {
-                at = sectionName + key;
-                break;
-            }
-        }
         return new CheckpointException(
                 file
                         + ": "
-                        + at
+                        + names(keys)
                         + ": expected "
                         + expected
                         + ", got "
@@ -224,8 +217,13 @@ final class ModelConfig {
         return new CheckpointException(file + ": " + message);
     }
 
-    /** Keys for messages. */
+    /** For messages: the spelling that is read, or all of them if none is there. */
     String names(String... keys) {
+        for (String key : keys) {
+            if (has(key)) {
+                return sectionName + key;
+            }
+        }
         return sectionName + String.join(" or " + sectionName, keys);
     }
 

@@ -61,7 +61,7 @@ public final class SafetensorsWriter {
         try {
             // A link keeps pointing to the file it names.
             Path target = Files.exists(file) ? file.toRealPath() : file.toAbsolutePath();
-            Path part = target.resolveSibling(".jmoe-" + UUID.randomUUID() + ".part");
+            Path part = partOf(target);
             try {
                 writePart(part, header, ordered);
                 Files.move(part, target, StandardCopyOption.ATOMIC_MOVE);
@@ -102,6 +102,21 @@ public final class SafetensorsWriter {
                 throw unwritable(file, "it is write-protected", null);
             }
         }
+        tryFolder(file);
+    }
+
+    /** Some folders, such as /proc, look writable and still take no new file. */
+    private static void tryFolder(Path file) {
+        try {
+            Path target = Files.exists(file) ? file.toRealPath() : file.toAbsolutePath();
+            Files.delete(Files.createFile(partOf(target)));
+        } catch (IOException e) {
+            throw unwritable(file, "its folder takes no new files: " + MappedFile.reason(e), e);
+        }
+    }
+
+    private static Path partOf(Path target) {
+        return target.resolveSibling(".jmoe-" + UUID.randomUUID() + ".part");
     }
 
     private static CheckpointException unwritable(

@@ -23,9 +23,10 @@ public final class TensorFile {
     /**
      * A specification taken apart.
      *
+     * @param file the file
      * @param tensor name of the tensor, null if none was given
      */
-    private record Spec(Path file, @Nullable String tensor) {}
+    public record Spec(Path file, @Nullable String tensor) {}
 
     private TensorFile() {}
 
@@ -40,13 +41,7 @@ public final class TensorFile {
      *     has
      */
     public static Tensor read(String spec, Arena arena) {
-        Spec parsed;
-        try {
-            parsed = parse(spec);
-        } catch (InvalidPathException e) {
-            throw new CheckpointException(
-                    CheckpointException.quoted(spec) + ": is not a path: " + e.getReason(), e);
-        }
+        Spec parsed = parse(spec);
         Path file = parsed.file();
         String tensor = parsed.tensor();
         MappedFile.checkRegular(file);
@@ -76,8 +71,23 @@ public final class TensorFile {
         };
     }
 
-    /** Splits at the last colon whose left side is a file. */
-    private static Spec parse(String spec) {
+    /**
+     * Takes a specification apart, at the last colon whose left side is a file; reads nothing.
+     *
+     * @param spec {@code FILE} or {@code FILE:TENSOR}
+     * @return file and tensor
+     * @throws CheckpointException if it cannot be a path
+     */
+    public static Spec parse(String spec) {
+        try {
+            return split(spec);
+        } catch (InvalidPathException e) {
+            throw new CheckpointException(
+                    CheckpointException.quoted(spec) + ": is not a path: " + e.getReason(), e);
+        }
+    }
+
+    private static Spec split(String spec) {
         if (Files.exists(Path.of(spec))) {
             return new Spec(Path.of(spec), null);
         }

@@ -18,10 +18,39 @@ import java.util.Map;
  * @param logits error of the router's logits
  * @param weights error of the experts' weights
  * @param y error of the output
+ * @param notFinite values of the result that are NaN or infinite, right or wrong
  */
-record Agreement(long tokens, long wrongTokens, double logits, double weights, double y) {
+record Agreement(
+        long tokens,
+        long wrongTokens,
+        double logits,
+        double weights,
+        double y,
+        NotFinite notFinite) {
     /** Nothing compared yet. */
-    static final Agreement NONE = new Agreement(0, 0, 0, 0, 0);
+    static final Agreement NONE = new Agreement(0, 0, 0, 0, 0, new NotFinite(0, 0, 0));
+
+    /**
+     * Values that are NaN or infinite.
+     *
+     * @param logits of the router's logits
+     * @param weights of the experts' weights
+     * @param y of the output
+     */
+    record NotFinite(long logits, long weights, long y) {
+        /** How many values of a tensor are not finite. */
+        static long count(Tensor tensor) {
+            long count = 0;
+            for (long i = 0; i < tensor.numElements(); i++) {
+                count += Double.isFinite(tensor.getDouble(i)) ? 0 : 1;
+            }
+            return count;
+        }
+
+        private NotFinite plus(NotFinite other) {
+            return new NotFinite(logits + other.logits, weights + other.weights, y + other.y);
+        }
+    }
 
     /**
      * Largest errors that count as equal. Activations stay F32 whatever the weights are stored in,
@@ -69,7 +98,11 @@ record Agreement(long tokens, long wrongTokens, double logits, double weights, d
                     wrongTokens,
                     error(got.routerLogits, want.routerLogits),
                     error(gotWeights, wantWeights),
-                    error(got.y, want.y));
+                    error(got.y, want.y),
+                    new NotFinite(
+                            NotFinite.count(got.routerLogits),
+                            NotFinite.count(got.topkWeights),
+                            NotFinite.count(got.y)));
         }
     }
 
@@ -118,12 +151,13 @@ record Agreement(long tokens, long wrongTokens, double logits, double weights, d
                 wrongTokens + other.wrongTokens,
                 Math.max(logits, other.logits),
                 Math.max(weights, other.weights),
-                Math.max(y, other.y));
+                Math.max(y, other.y),
+                notFinite.plus(other.notFinite));
     }
 
     /** The same with more wrong tokens. */
     Agreement withWrongTokens(long more) {
-        return new Agreement(tokens, wrongTokens + more, logits, weights, y);
+        return new Agreement(tokens, wrongTokens + more, logits, weights, y, notFinite);
     }
 
     /** Whether everything counts as equal. */
@@ -142,6 +176,7 @@ record Agreement(long tokens, long wrongTokens, double logits, double weights, d
         json.put("router_logits", logits);
         json.put("topk_weights", weights);
         json.put("y", y);
+        json.put("not_finite", notFinite.y);
         json.put("within", within());
         return json;
     }

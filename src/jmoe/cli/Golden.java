@@ -76,6 +76,28 @@ final class Golden {
      * @throws CheckpointException if files are broken or hold no case
      */
     static Agreement check(Path folder, Kernels kernels, DType expertType) {
+        return worst(cases(folder, kernels, expertType));
+    }
+
+    /**
+     * One set of tokens.
+     *
+     * @param name for example t7
+     * @param agreement how far the result is from the expected one
+     */
+    record Case(String name, Agreement agreement) {}
+
+    /** All cases as one, see {@link Agreement#worst}. */
+    static Agreement worst(List<Case> cases) {
+        Agreement worst = Agreement.NONE;
+        for (Case one : cases) {
+            worst = worst.worst(one.agreement);
+        }
+        return worst;
+    }
+
+    /** As {@link #check}, case by case. */
+    static List<Case> cases(Path folder, Kernels kernels, DType expertType) {
         try (Safetensors cases = Safetensors.open(folder.resolve(CASES));
                 MoeLayer layer =
                         MoeLayer.load(
@@ -84,17 +106,18 @@ final class Golden {
                                 kernels,
                                 expertType,
                                 LoadProgress.NONE)) {
-            Agreement worst = Agreement.NONE;
+            List<Case> found = new ArrayList<>();
             for (String name : cases.names()) {
                 Matcher input = INPUT.matcher(name);
                 if (input.matches()) {
-                    worst = worst.worst(check(layer, cases, "t" + input.group(1) + "."));
+                    String set = "t" + input.group(1);
+                    found.add(new Case(set, check(layer, cases, set + ".")));
                 }
             }
-            if (worst.tokens() == 0) {
+            if (worst(found).tokens() == 0) {
                 throw new CheckpointException(cases.path() + ": has no input like t7.x");
             }
-            return worst;
+            return found;
         }
     }
 

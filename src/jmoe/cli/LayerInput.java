@@ -4,7 +4,6 @@ import jmoe.checkpoint.TensorFile;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Selection;
-import jmoe.tensor.Check;
 import jmoe.tensor.DType;
 import jmoe.tensor.Floats;
 import jmoe.tensor.Tensor;
@@ -12,6 +11,7 @@ import jmoe.tensor.Tensor;
 import org.jspecify.annotations.Nullable;
 
 import java.lang.foreign.Arena;
+import java.nio.file.Path;
 
 /**
  * What a layer is run on.
@@ -45,25 +45,31 @@ record LayerInput(Tensor x, @Nullable Tensor tokenTypes) {
                             + config.family()
                             + " has one token type; leave the option out");
         }
-        Tensor x = matrix(TensorFile.read(input, arena), config, arena);
-        return new LayerInput(
-                x, types == null ? null : types(TensorFile.read(types, arena), x.dim(0), arena));
+        Tensor stored = InputTensor.read(input, config.hidden(), arena);
+        Tensor x = matrix(TensorFile.parse(input).file(), stored, config, arena);
+        return new LayerInput(x, types == null ? null : types(types, config, x.dim(0), arena));
     }
 
-    private static Tensor matrix(Tensor stored, MoeConfig config, Arena arena) {
+    private static Tensor matrix(Path file, Tensor stored, MoeConfig config, Arena arena) {
         int rank = stored.rank();
         if (!stored.dtype().isFloating()
                 || rank < 1
                 || rank > 3
                 || stored.dim(rank - 1) != config.hidden()) {
-            throw Check.mismatch(
-                    "--input",
-                    "F32, F16, BF16 or F64 [tokens, hidden=" + config.hidden() + "]",
-                    stored);
+            throw new IllegalArgumentException(
+                    "--input: "
+                            + file
+                            + ": expected F32, F16, BF16 or F64 [hidden], [tokens, hidden],"
+                            + " [1, tokens, hidden] or [batch, tokens, hidden] with hidden="
+                            + config.hidden()
+                            + ", got "
+                            + stored.describe());
         }
         if (rank == 3 && stored.dim(0) > 1 && mixesTokens(config)) {
             throw new IllegalArgumentException(
-                    "--input: expected one sequence, got "
+                    "--input: "
+                            + file
+                            + ": expected one sequence, got "
                             + stored.describe()
                             + "; tokens of a sequence depend on each other in the family "
                             + config.family()
@@ -92,20 +98,48 @@ record LayerInput(Tensor x, @Nullable Tensor tokenTypes) {
         return false;
     }
 
-    private static Tensor types(Tensor stored, long tokens, Arena arena) {
+    private static Tensor types(String spec, MoeConfig config, long tokens, Arena arena) {
+        Tensor stored = InputTensor.read(spec, tokens, arena);
+        Path file = TensorFile.parse(spec).file();
         if ((stored.dtype() != DType.I32 && stored.dtype() != DType.I64)
                 || stored.numElements() != tokens) {
-            throw Check.mismatch("--token-types", "I32 or I64 [tokens=" + tokens + "]", stored);
+            throw new IllegalArgumentException(
+                    "--token-types: "
+                            + file
+                            + ": expected I32 or I64 [tokens], [1, tokens] or the input's shape"
+                            + " without hidden, one type for each of "
+                            + Units.plural(tokens, "token", "tokens")
+                            + ", got "
+                            + stored.describe());
         }
-        if (stored.dtype() == DType.I32) {
-            return stored.reshape(tokens);
-        }
-        Tensor narrow = Tensor.allocate(arena, DType.I32, tokens);
+        Tensor types = Tensor.allocate(arena, DType.I32, tokens);
         for (long token = 0; token < tokens; token++) {
-            long type = stored.getLong(token);
-            // What does not fit is not a type either; the layer names the token.
-            narrow.setInt(token, Math.clamp(type, -1, Integer.MAX_VALUE));
+            long type = stored.dtype() == DType.I32 ? stored.getInt(token) : stored.getLong(token);
+            if (type < 0 || type >= config.numTokenTypes()) {
+                throw new IllegalArgumentException(
+                        "--token-types: "
+                                + file
+                                + ": expected types from 0 to "
+                                + (config.numTokenTypes() - 1)
+                                + ", got "
+                                + type
+                                + " for token "
+                                + token);
+            }
+            types.setInt(token, (int) type);
         }
-        return narrow;
+        return types;
+    }
+
+    /** The input's first value that is not finite, and where, or null if all are. */
+    @Nullable String firstNotFinite() {
+        for (long i = 0; i < x.numElements(); i++) {
+            double value = x.getDouble(i);
+            if (!Double.isFinite(value)) {
+                long hidden = x.dim(1);
+                return value + " at token " + i / hidden + ", column " + i % hidden;
+            }
+        }
+        return null;
     }
 }

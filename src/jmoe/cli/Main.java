@@ -8,8 +8,10 @@ import picocli.CommandLine;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.IVersionProvider;
 import picocli.CommandLine.Model.CommandSpec;
+import picocli.CommandLine.Model.OptionSpec;
 import picocli.CommandLine.ParameterException;
 import picocli.CommandLine.Spec;
+import picocli.CommandLine.UnmatchedArgumentException;
 
 import java.io.IOException;
 import java.io.PrintWriter;
@@ -48,6 +50,8 @@ public final class Main implements Callable<Integer> {
 
     /** An error of this program. */
     static final int INTERNAL_ERROR = 3;
+
+    private static final String COMMANDS = "commands: run, demo, info, inspect, verify";
 
     /** Enough for Java to compile what a small layer runs. */
     private static final long WARM_UP_NANOS = 1_000_000_000L;
@@ -127,14 +131,33 @@ public final class Main implements Callable<Integer> {
         } catch (Error e) {
             status = failed(e, screen);
         }
-        screen.out().flush();
+        if (screen.lost()) {
+            int refused =
+                    refused(
+                            "cannot write the results to standard output (is the disk full?)",
+                            screen);
+            status = Math.max(status, refused);
+        }
         screen.err().flush();
         return status;
     }
 
     private static int usage(ParameterException e, Screen screen) {
         String command = e.getCommandLine().getCommandSpec().qualifiedName();
-        return refused(withoutStop(e.getMessage()) + "; see " + command + " --help", screen);
+        return refused(withoutStop(message(e)) + "; see " + command + " --help", screen);
+    }
+
+    private static String message(ParameterException e) {
+        if (e instanceof UnmatchedArgumentException unmatched
+                && e.getCommandLine().getParent() == null
+                && !unmatched.getUnmatched().getFirst().startsWith("-")) {
+            return "unknown command '" + unmatched.getUnmatched().getFirst() + "'; " + COMMANDS;
+        }
+        if (e.getArgSpec() instanceof OptionSpec option && e.getValue() != null) {
+            WholeNumber number = WholeNumber.of(option.longestName());
+            return number == null ? e.getMessage() : number.refusal(e.getValue());
+        }
+        return e.getMessage();
     }
 
     private static String withoutStop(String message) {
@@ -160,6 +183,11 @@ public final class Main implements Callable<Integer> {
             case UnsupportedOperationException unsupported -> unsupported.getMessage();
             case UncheckedIOException io -> io.getCause().toString();
             case IOException io -> io.toString();
+            // How Java reports a page of a mapped file that is no longer there.
+            case InternalError gone
+                    when gone.getMessage() != null
+                            && gone.getMessage().contains("unsafe memory access") ->
+                    "a file changed while jmoe was reading it; run again";
             case OutOfMemoryError memory ->
                     "out of memory ("
                             + memory.getMessage()
@@ -179,7 +207,6 @@ public final class Main implements Callable<Integer> {
 
     @Override
     public Integer call() {
-        throw new ParameterException(
-                spec.commandLine(), "missing command: run, demo, info, inspect or verify");
+        throw new ParameterException(spec.commandLine(), "missing command; " + COMMANDS);
     }
 }

@@ -30,9 +30,7 @@ record OpenBackend(Backend backend, Kernels kernels, int threads, String why)
      * @throws UnsupportedOperationException if it cannot run here, with reason and remedy
      */
     static OpenBackend start(String name, @Nullable Integer threads) {
-        if (threads != null && threads < 1) {
-            throw new IllegalArgumentException("--threads: expected at least 1, got " + threads);
-        }
+        WholeNumber.THREADS.check(threads);
         boolean auto = name.equals(AUTO);
         Backend backend = auto ? Backend.best() : backend(name);
         String why = auto ? Backend.choice().why() : "asked for with --backend " + name;

@@ -90,7 +90,8 @@ final class Run implements Callable<Integer> {
             paramLabel = "FILE",
             description =
                     "Safetensors file to write: y, router_logits, topk_ids, topk_weights,"
-                            + " tokens_per_expert.")
+                            + " tokens_per_expert. A token's ids come by falling score, which is"
+                            + " not always Hugging Face's order.")
     private @Nullable Path output;
 
     @Option(
@@ -141,16 +142,17 @@ final class Run implements Callable<Integer> {
             LayerInput input,
             Passes passes,
             LoadChart load,
-            @Nullable Agreement check) {}
+            @Nullable Agreement check,
+            long notFinite,
+            @Nullable String inputNotFinite) {}
 
     @Override
     public Integer call() {
-        if (repeat != null && repeat < 1) {
-            throw new IllegalArgumentException("--repeat: expected at least 1, got " + repeat);
-        }
+        WholeNumber.REPEAT.check(repeat);
+        WholeNumber.THREADS.check(threads);
         DType expertType = weightsType == null ? null : weightsType(weightsType);
         if (output != null) {
-            SafetensorsWriter.checkWritable(output);
+            OutputFile.check(output, checkpoint, input, tokenTypes);
         }
         try (Arena arena = Arena.ofShared();
                 OpenBackend backend = OpenBackend.start(backendName, threads)) {
@@ -165,7 +167,15 @@ final class Run implements Callable<Integer> {
                 Agreement agreement = check ? compare(layer, x, workspace, y) : null;
                 write(info, backend, workspace, y);
                 LoadChart load = new LoadChart(layer.config(), workspace.tokensPerExpert());
-                report(new Report(info, layer, backend, x, passes, load, agreement));
+                long notFinite = Agreement.NotFinite.count(y);
+                String first = x.firstNotFinite();
+                report(
+                        new Report(
+                                info, layer, backend, x, passes, load, agreement, notFinite,
+                                first));
+                if (notFinite > 0 || first != null) {
+                    note(notFinite, y.numElements(), first);
+                }
                 return agreement == null || agreement.within() ? Main.OK : Main.OUT_OF_TOLERANCE;
             }
         }
@@ -263,6 +273,20 @@ final class Run implements Callable<Integer> {
         SafetensorsWriter.write(output, tensors, metadata);
     }
 
+    private void note(long notFinite, long values, @Nullable String inputNotFinite) {
+        screen.err()
+                .println(
+                        "jmoe: note: "
+                                + notFinite(notFinite, values)
+                                + (inputNotFinite == null
+                                        ? "; the input is finite"
+                                        : "; the input has " + inputNotFinite));
+    }
+
+    private static String notFinite(long count, long values) {
+        return "y: " + Units.exact(count) + " of " + Units.exact(values) + " values are not finite";
+    }
+
     private void report(Report report) {
         if (json) {
             screen.json(json(report));
@@ -293,7 +317,18 @@ final class Run implements Callable<Integer> {
                         : "Stages of the first pass, while Java compiles (--repeat N: warm ones)");
         report.passes.print(screen);
         report.load.print(screen);
-        if (report.check != null) {
+        long values = report.input.x().numElements();
+        if (report.notFinite > 0) {
+            screen.line();
+            screen.line(screen.bad(notFinite(report.notFinite, values)));
+        }
+        if (report.inputNotFinite != null) {
+            screen.line("input: " + report.inputNotFinite);
+        }
+        if (report.check != null && values == 0) {
+            screen.line();
+            screen.line("no tokens: nothing to compare");
+        } else if (report.check != null) {
             CheckTable.print(screen, "Check against the reference", report.check);
         }
         if (output != null) {
@@ -319,6 +354,8 @@ final class Run implements Callable<Integer> {
         object.put("pass_ms", report.passes.passJson());
         object.put("stages", report.passes.stagesJson());
         object.put("load", report.load.json());
+        object.put("not_finite", report.notFinite);
+        object.put("input_not_finite", report.inputNotFinite);
         if (report.check != null) {
             Map<String, Object> compared = report.check.json();
             compared.put("tolerances", Agreement.tolerancesJson());

@@ -38,11 +38,16 @@ record Screen(PrintWriter out, PrintWriter err, boolean colour, boolean unicode,
                         && !"dumb".equals(System.getenv("TERM"));
         Charset charset = System.out.charset();
         return new Screen(
-                new PrintWriter(System.out, true, charset),
+                new PrintWriter(new StandardOutput(), true, charset),
                 new PrintWriter(System.err, true, System.err.charset()),
                 colour,
                 charset.newEncoder().canEncode("█▌×"),
                 Boolean.getBoolean("jmoe.tty.err"));
+    }
+
+    /** Whether results were lost; writes what is still held back. */
+    boolean lost() {
+        return out.checkError();
     }
 
     void line(String text) {

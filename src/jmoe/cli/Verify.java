@@ -11,8 +11,10 @@ import picocli.CommandLine.Option;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.Callable;
 
 /** Checks every golden checkpoint. */
@@ -69,11 +71,16 @@ final class Verify implements Callable<Integer> {
     /**
      * One folder in one weight type.
      *
-     * @param agreement null if it failed
+     * @param agreement the worst of its cases; null if it failed
+     * @param cases each set of tokens
      * @param error why it failed, else null
      */
     private record Outcome(
-            String name, DType type, @Nullable Agreement agreement, @Nullable String error) {
+            String name,
+            DType type,
+            @Nullable Agreement agreement,
+            List<Golden.Case> cases,
+            @Nullable String error) {
         boolean within() {
             return agreement != null && agreement.within();
         }
@@ -94,21 +101,35 @@ final class Verify implements Callable<Integer> {
                     outcomes.add(check(checkpoint, type, backend));
                 }
             }
+            errors(outcomes).forEach(error -> screen.err().println("jmoe: " + error));
             if (json) {
                 screen.json(json(folder, backend, outcomes));
             } else {
                 print(folder, backend, outcomes);
             }
         }
-        return outcomes.stream().allMatch(Outcome::within) ? Main.OK : Main.OUT_OF_TOLERANCE;
+        return status(outcomes);
+    }
+
+    /** Folders that cannot be read count only if nothing else went wrong. */
+    private static int status(List<Outcome> outcomes) {
+        int status = Main.OK;
+        for (Outcome outcome : outcomes) {
+            if (outcome.agreement != null && !outcome.within()) {
+                return Main.OUT_OF_TOLERANCE;
+            }
+            status = outcome.error == null ? status : Main.REFUSED;
+        }
+        return status;
     }
 
     private Outcome check(Path checkpoint, DType type, OpenBackend backend) {
         String name = checkpoint.getFileName().toString();
         try {
-            return new Outcome(name, type, Golden.check(checkpoint, backend.kernels(), type), null);
+            List<Golden.Case> cases = Golden.cases(checkpoint, backend.kernels(), type);
+            return new Outcome(name, type, Golden.worst(cases), cases, null);
         } catch (CheckpointException | IllegalArgumentException | UnsupportedOperationException e) {
-            return new Outcome(name, type, null, e.getMessage());
+            return new Outcome(name, type, null, List.of(), e.getMessage());
         }
     }
 
@@ -158,9 +179,10 @@ final class Verify implements Callable<Integer> {
         long failed = outcomes.stream().filter(outcome -> !outcome.within()).count();
         int checkpoints = outcomes.size() / TYPES.size();
         screen.line();
+        errors(outcomes).forEach(screen::line);
         for (Outcome outcome : outcomes) {
-            if (outcome.error != null) {
-                screen.line(outcome.name + " " + outcome.type + ": " + outcome.error);
+            if (outcome.agreement != null) {
+                failures(outcome).forEach(screen::line);
             }
         }
         String what =
@@ -175,6 +197,50 @@ final class Verify implements Callable<Integer> {
                         + (failed == 0
                                 ? screen.good("all within tolerance")
                                 : screen.bad(failed + " of " + outcomes.size() + " failed")));
+    }
+
+    /** What is wrong with folders, once for all types where it is the same. */
+    private static Set<String> errors(List<Outcome> outcomes) {
+        Set<String> errors = new LinkedHashSet<>();
+        for (Outcome outcome : outcomes) {
+            if (outcome.error != null) {
+                errors.add(outcome.name + ": " + outcome.error.replaceAll("\\s*\\R\\s*", " "));
+            }
+        }
+        return errors;
+    }
+
+    /** A sentence for each tensor that is out of tolerance. */
+    private static List<String> failures(Outcome outcome) {
+        List<String> failures = new ArrayList<>();
+        for (Golden.Case one : outcome.cases) {
+            Agreement found = one.agreement();
+            String at = outcome.name + " " + outcome.type + ": " + one.name() + ".";
+            if (found.wrongTokens() > 0) {
+                failures.add(
+                        at
+                                + "topk_ids: "
+                                + Units.plural(found.wrongTokens(), "token", "tokens")
+                                + " got other experts, expected none");
+            }
+            addError(failures, at + "router_logits", found.logits(), Agreement.LOGITS_TOLERANCE);
+            addError(failures, at + "topk_weights", found.weights(), Agreement.WEIGHTS_TOLERANCE);
+            addError(failures, at + "y", found.y(), Agreement.Y_TOLERANCE);
+        }
+        return failures;
+    }
+
+    private static void addError(
+            List<String> failures, String tensor, double error, double tolerance) {
+        // Not below either is NaN.
+        if (!(error <= tolerance)) {
+            failures.add(
+                    tensor
+                            + ": error "
+                            + Units.error(error)
+                            + ", expected at most "
+                            + Units.error(tolerance));
+        }
     }
 
     private static Map<String, Object> json(

@@ -38,6 +38,8 @@ class JsonTest {
                     {} {}; not valid JSON
                     {"a":; not valid JSON at line 1, column
                     {"a":NaN}; not valid JSON
+                    {"a":; Unexpected end-of-input
+                    {"a":[1; damaged or incomplete, fetch it again
                     [1,]; not valid JSON
                     ``; is empty
                     """)
@@ -47,7 +49,7 @@ class JsonTest {
                 .hasMessageStartingWith("c.json: ")
                 .hasMessageContaining(violation)
                 .message()
-                .doesNotContain("\n", "Source");
+                .doesNotContain("\n", "Source", "start marker");
     }
 
     @Test

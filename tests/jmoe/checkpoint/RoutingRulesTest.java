@@ -329,7 +329,7 @@ class RoutingRulesTest {
                 "qwen2_moe-0; shared_expert_intermediate_size; -;"
                         + " shared_expert_intermediate_size: expected",
                 "qwen2_moe-0; norm_topk_prob; 1; norm_topk_prob: expected true or false, got 1",
-                "deepseek_v3-0; n_group; 3; n_group or num_expert_group: expected a divisor of"
+                "deepseek_v3-0; n_group; 3; n_group: expected a divisor of"
                         + " the 10 experts, got 3",
                 "deepseek_v3-0; n_group; 0; n_group: expected a positive integer, got 0",
                 "deepseek_v3-0; topk_group; 6; topk_group: expected at most n_group=5, got 6",

@@ -15,6 +15,8 @@ final class AgreementTest {
     private static final double NAN = Double.NaN;
     private static final double INFINITY = Double.POSITIVE_INFINITY;
 
+    private static final Agreement.NotFinite NONE = new Agreement.NotFinite(0, 0, 0);
+
     private final Arena arena = Arena.ofConfined();
 
     @AfterEach
@@ -58,6 +60,16 @@ final class AgreementTest {
     }
 
     @Test
+    void of_countsWhatIsNotFinite() {
+        Tensor y = floats(NAN, -INFINITY, 1);
+        Agreement.Result result = new Agreement.Result(floats(1), ints(5), floats(NAN), y);
+        Agreement same = Agreement.of(result, result);
+        assertThat(same.within()).isTrue();
+        assertThat(same.notFinite()).isEqualTo(new Agreement.NotFinite(0, 1, 2));
+        assertThat(same.worst(same).notFinite()).isEqualTo(new Agreement.NotFinite(0, 2, 4));
+    }
+
+    @Test
     void of_comparesExpertsAsSets() {
         Tensor y = floats(1, 2);
         Agreement same =
@@ -84,11 +96,11 @@ final class AgreementTest {
 
     @Test
     void worst_takesTheLargerOfEach() {
-        Agreement a = new Agreement(1, 0, 1e-7, 3e-7, 0);
-        Agreement b = new Agreement(7, 2, 2e-7, 1e-7, 1e-3);
-        assertThat(a.worst(b)).isEqualTo(new Agreement(8, 2, 2e-7, 3e-7, 1e-3));
+        Agreement a = new Agreement(1, 0, 1e-7, 3e-7, 0, NONE);
+        Agreement b = new Agreement(7, 2, 2e-7, 1e-7, 1e-3, NONE);
+        assertThat(a.worst(b)).isEqualTo(new Agreement(8, 2, 2e-7, 3e-7, 1e-3, NONE));
         assertThat(a.within()).isTrue();
         assertThat(b.within()).isFalse();
-        assertThat(new Agreement(1, 0, 0, 0, Double.NaN).within()).isFalse();
+        assertThat(new Agreement(1, 0, 0, 0, Double.NaN, NONE).within()).isFalse();
     }
 }

@@ -143,6 +143,22 @@ final class LauncherTest {
         }
     }
 
+    @ParameterizedTest
+    @ValueSource(strings = {"", "C", "POSIX"})
+    void locale_ofAsciiBecomesUtf8(String locale) throws Exception {
+        built();
+        allow("find", "readlink");
+        Path home = jdk("home", "25");
+        program(home.resolve("bin/java"), "echo \"${LC_ALL-} ${LANG-}\"");
+        String java = home.toString();
+        assertThat(launch(Map.of("JAVA_HOME", java, "LANG", locale), "info").out())
+                .containsExactly("C.UTF-8 " + locale);
+        assertThat(launch(Map.of("JAVA_HOME", java, "LC_ALL", locale), "info").out())
+                .containsExactly("C.UTF-8 ");
+        assertThat(launch(Map.of("JAVA_HOME", java, "LANG", "C.utf8"), "info").out())
+                .containsExactly(" C.utf8");
+    }
+
     @Test
     void jdk_isFoundInJavaHomeThenOnPathThenInFolders() throws Exception {
         built();

@@ -8,8 +8,10 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
+import java.io.IOException;
 import java.io.PrintWriter;
 import java.io.StringWriter;
+import java.io.Writer;
 
 final class MainTest {
     @ParameterizedTest
@@ -37,7 +39,10 @@ final class MainTest {
     @Test
     void usage_isRefusedInOneLine() {
         jmoe().refused("missing command", "jmoe --help");
-        jmoe("rum").refused("rum", "jmoe --help");
+        jmoe("rum")
+                .refused(
+                        "unknown command 'rum'; commands: run, demo, info, inspect, verify;"
+                                + " see jmoe --help");
         jmoe("run").refused("--input", "CHECKPOINT", "jmoe run --help");
         jmoe("info", "--fast").refused("--fast", "jmoe info --help");
         jmoe("run", "x", "--input", "y", "--layer", "first").refused("--layer", "first");
@@ -58,6 +63,30 @@ final class MainTest {
         assertThat(Main.run(args, new PrintWriter(out), new PrintWriter(err))).isZero();
         assertThat(out.toString()).contains("medians of 2 passes after a second of warm-up");
         assertThat(err.toString()).isEmpty();
+    }
+
+    @Test
+    void run_seesThatResultsAreLost() {
+        Writer full =
+                new Writer() {
+                    @Override
+                    public void write(char[] text, int offset, int length) throws IOException {
+                        throw new IOException("No space left on device");
+                    }
+
+                    @Override
+                    public void flush() {}
+
+                    @Override
+                    public void close() {}
+                };
+        StringWriter err = new StringWriter();
+        int status = Main.run(new String[] {"info"}, new PrintWriter(full), new PrintWriter(err));
+        assertThat(status).isEqualTo(2);
+        assertThat(err)
+                .hasToString(
+                        "jmoe: cannot write the results to standard output (is the disk full?)"
+                                + System.lineSeparator());
     }
 
     @Test

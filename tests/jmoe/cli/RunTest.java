@@ -280,7 +280,7 @@ final class RunTest {
         jmoe("run", checkpoint, "--input", input, "--token-types", file + ":wide", "--check")
                 .succeeded();
         jmoe("run", checkpoint, "--input", input, "--token-types", file + ":wrong")
-                .refused("tokenTypes", "token 3");
+                .refused("--token-types: " + file, "from 0 to 1", "got 4294967296 for token 3");
         jmoe("run", checkpoint, "--input", input).refused("--token-types", "2 token types");
         jmoe(
                         "run",
@@ -289,7 +289,7 @@ final class RunTest {
                         golden("ernie4_5_vl_moe-0", "t33.x"),
                         "--token-types",
                         file + ":wide")
-                .refused("--token-types", "[tokens=33]", "I64 [1, 7]");
+                .refused("--token-types: " + file, "[1, tokens]", "33 tokens", "I64 [1, 7]");
         run("mixtral-0", "t7", "--token-types", file + ":wide").refused("one token type");
     }
 
@@ -297,15 +297,20 @@ final class RunTest {
     void input_mistakesAreNamed() {
         Object checkpoint = GOLDEN.resolve("mixtral-0");
         jmoe("run", checkpoint, "--input", golden("mixtral-0", "t7.nothing"))
-                .refused("has no tensor 't7.nothing'");
+                .refused("has no tensor 't7.nothing'", "nearest", "jmoe inspect", "lists all");
         jmoe("run", checkpoint, "--input", golden("olmoe-0", "t7.x"))
-                .refused("--input", "hidden=44", "F32 [7, 32]");
+                .refused(
+                        "--input: " + GOLDEN.resolve("olmoe-0/cases.safetensors"),
+                        "[hidden], [tokens, hidden], [1, tokens, hidden] or [batch, tokens,"
+                                + " hidden]",
+                        "hidden=44",
+                        "F32 [7, 32]");
         jmoe("run", checkpoint, "--input", golden("mixtral-0", "t7.topk_ids"))
                 .refused("--input", "I32 [7, 3]");
         jmoe("run", checkpoint, "--input", "nothing.safetensors:x").refused("no such file");
         jmoe("run", checkpoint, "--input", GOLDEN).refused("directory");
         jmoe("run", checkpoint, "--input", GOLDEN.resolve("mixtral-0/cases.safetensors"))
-                .refused("name one as FILE:TENSOR");
+                .refused("name one as FILE:TENSOR, for example ", ", t1.x, ", "jmoe inspect");
         jmoe("run", checkpoint, "--input", GOLDEN.resolve("fixtures/npy/c8_complex.npy"))
                 .refused("c8_complex.npy");
     }
@@ -317,6 +322,10 @@ final class RunTest {
         run("mixtral-0", "t7", "--backend", "native").refused("native", "; ");
         run("mixtral-0", "t7", "--weights", "f8").refused("--weights", "f8");
         run("mixtral-0", "t7", "--threads", 0).refused("--threads", "got 0");
+        run("mixtral-0", "t7", "--threads", 1025).refused("from 1 to 1024, got 1025");
+        run("mixtral-0", "t7", "--repeat", 1_000_001).refused("from 1 to 1000000, got 1000001");
+        run("mixtral-0", "t7", "--repeat", "99999999999")
+                .refused("--repeat: expected a whole number from 1 to 1000000, got 99999999999");
         run("mixtral-0", "t7", "--threads", 2, "--backend", "reference").refused("1 thread");
         run("mixtral-0", "t7", "--repeat", 0).refused("--repeat", "got 0");
         jmoe(

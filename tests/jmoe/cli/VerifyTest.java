@@ -58,7 +58,9 @@ final class VerifyTest {
         Commands.Outcome outcome = jmoe("verify", "--golden", folder);
         assertThat(outcome.status()).isEqualTo(1);
         assertThat(outcome.err()).isEmpty();
-        assertThat(outcome.out()).contains("FAILED", "3 of 3 failed");
+        assertThat(outcome.out())
+                .contains("FAILED", "3 of 3 failed")
+                .containsPattern("olmoe-0 F32: t33." + tensor + ": error .*, expected at most");
     }
 
     @Test
@@ -80,7 +82,10 @@ final class VerifyTest {
         copy("olmoe-0");
         Files.writeString(broken.resolve("model.safetensors"), "nothing");
         Commands.Outcome outcome = jmoe("verify", "--golden", folder);
-        assertThat(outcome.status()).isEqualTo(1);
+        assertThat(outcome.status()).isEqualTo(2);
+        assertThat(outcome.err().lines()).hasSize(1);
+        assertThat(outcome.err()).startsWith("jmoe: aria-0: ");
+        assertThat(outcome.out()).containsOnlyOnce("aria-0/model.safetensors");
         assertThat(outcome.out())
                 .contains("aria-0", "model.safetensors", "3 of 6 failed")
                 .containsPattern("olmoe-0 .* ok");

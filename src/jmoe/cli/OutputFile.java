@@ -1,6 +1,7 @@
 package jmoe.cli;
 
 import jmoe.checkpoint.CheckpointException;
+import jmoe.checkpoint.Safetensors;
 import jmoe.checkpoint.SafetensorsWriter;
 import jmoe.checkpoint.TensorFile;
 
@@ -47,7 +48,9 @@ final class OutputFile {
         try (DirectoryStream<Path> entries =
                 Files.newDirectoryStream(checkpoint, Files::isRegularFile)) {
             for (Path entry : entries) {
-                refuseIfSame(output, entry, "belongs to the checkpoint");
+                if (isSame(output, entry) && !isResult(entry)) {
+                    throw refused(output, "belongs to the checkpoint");
+                }
             }
         } catch (IOException e) {
             throw new CheckpointException(checkpoint + ": cannot be read: " + e.getMessage(), e);
@@ -69,6 +72,18 @@ final class OutputFile {
     private static void refuseIfSame(Path output, Path other, String what) {
         if (isSame(output, other)) {
             throw refused(output, what);
+        }
+    }
+
+    /** What an earlier run wrote may be written again, wherever it lies. */
+    private static boolean isResult(Path file) {
+        if (!file.toString().endsWith(".safetensors")) {
+            return false;
+        }
+        try (Safetensors tensors = Safetensors.open(file)) {
+            return tensors.metadata().containsKey(Run.RESULT_KEY);
+        } catch (CheckpointException e) {
+            return false;
         }
     }
 

@@ -60,6 +60,9 @@ final class Run implements Callable<Integer> {
     /** A first pass that took longer is not repeated unless asked for. */
     private static final double MAX_COLD_NANOS = 10e9;
 
+    /** The metadata by which a file is known to be a result of this command. */
+    static final String RESULT_KEY = "jmoe";
+
     private final Screen screen;
     private final long warmUpNanos;
 
@@ -266,7 +269,7 @@ final class Run implements Callable<Integer> {
         tensors.put("topk_weights", workspace.topkWeights());
         tensors.put("tokens_per_expert", workspace.tokensPerExpert());
         Map<String, String> metadata = new LinkedHashMap<>();
-        metadata.put("jmoe", Main.Version.text());
+        metadata.put(RESULT_KEY, Main.Version.text());
         metadata.put("family", info.config().family());
         metadata.put("layer", Integer.toString(info.layer()));
         metadata.put("backend", backend.backend().id());

@@ -15,6 +15,7 @@ import jmoe.tensor.Tensor;
 import org.jspecify.annotations.Nullable;
 
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.Parameters;
 
@@ -97,24 +98,13 @@ final class Run implements Callable<Integer> {
                             + " not always Hugging Face's order.")
     private @Nullable Path output;
 
-    @Option(
-            names = "--backend",
-            paramLabel = "NAME",
-            defaultValue = OpenBackend.AUTO,
-            description = "auto (default), reference, vector, native or cuda.")
-    private String backendName;
+    @Mixin private final BackendOptions backendOptions = new BackendOptions();
 
     @Option(
             names = "--weights",
             paramLabel = "TYPE",
             description = "Hold the experts as f32, bf16 or f16; default: as stored.")
     private @Nullable String weightsType;
-
-    @Option(
-            names = "--threads",
-            paramLabel = "N",
-            description = "Worker threads of a CPU backend; default: one per core.")
-    private @Nullable Integer threads;
 
     @Option(
             names = "--repeat",
@@ -152,13 +142,12 @@ final class Run implements Callable<Integer> {
     @Override
     public Integer call() {
         WholeNumber.REPEAT.check(repeat);
-        WholeNumber.THREADS.check(threads);
         DType expertType = weightsType == null ? null : weightsType(weightsType);
         if (output != null) {
             OutputFile.check(output, checkpoint, input, tokenTypes);
         }
         try (Arena arena = Arena.ofShared();
-                OpenBackend backend = OpenBackend.start(backendName, threads)) {
+                OpenBackend backend = backendOptions.open()) {
             MoeLayerInfo info = layerInfo();
             LayerInput x = LayerInput.read(info.config(), input, tokenTypes, arena);
             TimedKernels timed = new TimedKernels(backend.kernels());

@@ -6,6 +6,7 @@ import jmoe.tensor.DType;
 import org.jspecify.annotations.Nullable;
 
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 
 import java.nio.file.Path;
@@ -48,18 +49,7 @@ final class Verify implements Callable<Integer> {
             description = "Folder with <family>-<variant> folders; default: tests/golden.")
     private @Nullable Path golden;
 
-    @Option(
-            names = "--backend",
-            paramLabel = "NAME",
-            defaultValue = OpenBackend.AUTO,
-            description = "auto (default), reference, vector, native or cuda.")
-    private String backendName;
-
-    @Option(
-            names = "--threads",
-            paramLabel = "N",
-            description = "Worker threads of a CPU backend; default: one per core.")
-    private @Nullable Integer threads;
+    @Mixin private final BackendOptions backendOptions = new BackendOptions();
 
     @Option(names = "--json", description = "Report as one JSON object.")
     private boolean json;
@@ -95,7 +85,7 @@ final class Verify implements Callable<Integer> {
         Path folder = golden == null ? Home.golden() : golden;
         List<Path> checkpoints = Golden.folders(folder);
         List<Outcome> outcomes = new ArrayList<>();
-        try (OpenBackend backend = OpenBackend.start(backendName, threads)) {
+        try (OpenBackend backend = backendOptions.open()) {
             for (Path checkpoint : checkpoints) {
                 for (DType type : TYPES) {
                     outcomes.add(check(checkpoint, type, backend));

@@ -80,6 +80,51 @@ interface LargeContract extends Contract {
         }
     }
 
+    /** Every row of the output exists, 4.3 GB. */
+    @Test
+    @Tag("large")
+    default void permute_writesBeyond2To31Elements() {
+        Assumptions.assumeTrue(GuardedMemory.available() && isFast());
+        try (Arena arena = Arena.ofConfined();
+                GuardedMemory memory = new GuardedMemory()) {
+            Tensor x = Cases.normal(arena, DType.BF16, 1, 1, WIDTH);
+            Routing routing = Routing.allocate(arena, 1, ROWS, 1);
+            Cases.sort(routing);
+            Tensor rows = memory.sparse(DType.BF16, ROWS, WIDTH);
+            backend().permute(x, routing, null, rows);
+            for (int row : new int[] {0, (1 << 15) - 1, 1 << 15, ROWS - 1}) {
+                assertThat(rows.row(row).data().mismatch(x.data()))
+                        .as("first differing byte of row %d", row)
+                        .isEqualTo(-1);
+            }
+        }
+    }
+
+    /** Every token of the output exists, 4.3 GB; most of them are zero. */
+    @Test
+    @Tag("large")
+    default void unpermute_writesBeyond2To31Elements() {
+        int[] tokens = {0, (1 << 15) - 1, 1 << 15, ROWS - 1};
+        Assumptions.assumeTrue(GuardedMemory.available() && isFast());
+        try (Arena arena = Arena.ofConfined();
+                GuardedMemory memory = new GuardedMemory()) {
+            Tensor rows = memory.sparse(DType.BF16, ROWS, WIDTH);
+            Routing routing = Routing.allocate(arena, ROWS, 1, 1);
+            routing.slotToRow().data().fill((byte) 0xff);
+            for (int i = 0; i < tokens.length; i++) {
+                Cases.normal(rows.row(i), i);
+                routing.slotToRow().setInt(tokens[i], i);
+            }
+            Tensor y = memory.sparse(DType.BF16, ROWS, WIDTH);
+            backend().unpermute(rows, routing, null, Residual.NONE, y);
+            for (int i = 0; i < tokens.length; i++) {
+                assertThat(y.row(tokens[i]).data().mismatch(rows.row(i).data()))
+                        .as("first differing byte of token %d", tokens[i])
+                        .isEqualTo(-1);
+            }
+        }
+    }
+
     @Test
     @Tag("large")
     default void groupedGemm_readsWeightsBeyond2To31Elements() {

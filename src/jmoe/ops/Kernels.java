@@ -75,12 +75,12 @@ public interface Kernels extends AutoCloseable {
      * {@code expertOffsets[e] <= r < expertOffsets[e + 1]}. With one group this is a dense linear
      * layer.
      *
-     * @param x in, [rows, K]
-     * @param weight in, [G, N, K]
-     * @param bias in, F32 [G, N], or null
-     * @param expertOffsets in, I32 [G + 1]; first entry 0, rising, last at most rows (not checked
-     *     on a device)
-     * @param y out, [rows, N]; rows past the last offset are not touched
+     * @param x in, [rows, inputs]
+     * @param weight in, [groups, outputs, inputs]
+     * @param bias in, F32 [groups, outputs], or null
+     * @param expertOffsets in, I32 [groups + 1]; first entry 0, rising, last at most rows (not
+     *     checked on a device)
+     * @param y out, [rows, outputs]; rows past the last offset are not touched
      */
     void groupedGemm(
             Tensor x, Tensor weight, @Nullable Tensor bias, Tensor expertOffsets, Tensor y);

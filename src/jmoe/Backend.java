@@ -1,5 +1,8 @@
 package jmoe;
 
+import jmoe.cuda.CudaDevice;
+import jmoe.cuda.CudaKernels;
+import jmoe.cuda.CudaProbe;
 import jmoe.ops.Kernels;
 import jmoe.reference.ReferenceKernels;
 import jmoe.vector.VectorKernels;
@@ -82,7 +85,8 @@ public enum Backend {
             why.append(" within -D").append(LIMIT_PROPERTY).append('=').append(limit);
         }
         for (Backend backend : fastestFirst) {
-            Optional<Unavailable> problem = backend.unavailable();
+            Optional<Unavailable> problem =
+                    backend.unavailable().or(backend::notChosen);
             if (problem.isEmpty()) {
                 return new Choice(backend, why.toString());
             }
@@ -145,8 +149,18 @@ public enum Backend {
                             + "-bit vectors, "
                             + threads
                             + (threads == 1 ? " thread)" : " threads)");
-            case NATIVE, CUDA -> id();
+            case NATIVE -> id();
+            case CUDA -> "cuda (" + describe(CudaProbe.probe().device()) + ")";
         };
+    }
+
+    private static String describe(@Nullable CudaDevice device) {
+        if (device == null) {
+            return "no device";
+        }
+        return device.emulated()
+                ? device.name() + ": no GPU, times mean nothing"
+                : device.name() + ", compute capability " + device.capabilityText();
     }
 
     /**
@@ -164,14 +178,43 @@ public enum Backend {
                                     new Unavailable(
                                             "the Vector API module is not loaded",
                                             "start java with --add-modules jdk.incubator.vector"));
-            case NATIVE -> Optional.of(missing("native CPU"));
-            case CUDA -> Optional.of(missing("CUDA"));
+            case NATIVE ->
+                    Optional.of(
+                            new Unavailable(
+                                    "this version of jmoe has no native CPU kernels",
+                                    "use a later version of jmoe"));
+            case CUDA -> {
+                CudaProbe probe = CudaProbe.probe();
+                yield probe.status() == CudaProbe.Status.OK
+                        ? Optional.empty()
+                        : Optional.of(new Unavailable(probe.reason(), probe.remedy()));
+            }
         };
     }
 
-    private static Unavailable missing(String kind) {
-        return new Unavailable(
-                "this version of jmoe has no " + kind + " kernels", "use a later version of jmoe");
+    /**
+     * Why cuBLAS cannot be used here, which the CUDA backend can do without.
+     *
+     * @return reason and remedy, or empty if it can
+     */
+    public static Optional<Unavailable> cublasUnavailable() {
+        CudaProbe.Library cublas = CudaProbe.cublas();
+        return cublas.present()
+                ? Optional.empty()
+                : Optional.of(new Unavailable(cublas.reason(), cublas.remedy()));
+    }
+
+    /** Why this backend runs here, but only for those who ask for it by name. */
+    private Optional<Unavailable> notChosen() {
+        if (this != CUDA) {
+            return Optional.empty();
+        }
+        CudaDevice device = CudaProbe.probe().device();
+        String reason =
+                device != null && device.emulated()
+                        ? "its driver is an emulator, for tests"
+                        : "it still copies a layer's weights to the GPU in every pass";
+        return Optional.of(new Unavailable(reason, "it runs if asked for by name"));
     }
 
     /**
@@ -207,7 +250,12 @@ public enum Backend {
                             + ", or take the backend "
                             + choose(null).backend.id());
         }
-        return this == VECTOR ? new VectorKernels(threads) : new ReferenceKernels();
+        return switch (this) {
+            case VECTOR -> new VectorKernels(threads);
+            case CUDA -> new CudaKernels();
+            case REFERENCE -> new ReferenceKernels();
+            case NATIVE -> throw new AssertionError("has no kernels");
+        };
     }
 
     private static int defaultThreads() {

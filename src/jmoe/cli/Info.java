@@ -1,6 +1,7 @@
 package jmoe.cli;
 
 import jmoe.Backend;
+import jmoe.Backend.Unavailable;
 
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Option;
@@ -9,6 +10,7 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.concurrent.Callable;
 
 /** Says what this machine offers and which backends can run on it. */
@@ -75,6 +77,7 @@ final class Info implements Callable<Integer> {
             object.putAll(Machine.json());
             object.put("backends", statuses.stream().map(Status::json).toList());
             object.put("best", best.id());
+            object.put("cublas", cublasJson());
             screen.json(object);
             return Main.OK;
         }
@@ -90,12 +93,27 @@ final class Info implements Callable<Integer> {
                                 + (status.backend == best ? ", used by default" : ""));
             } else {
                 screen.field(status.backend.id(), "not available: " + status.reason);
-                if (!status.remedy.isEmpty()) {
-                    screen.field("", "remedy: " + status.remedy);
-                }
+                screen.field("", "remedy: " + status.remedy);
             }
         }
+        Optional<Unavailable> cublas = Backend.cublasUnavailable();
+        screen.heading("Optional");
+        screen.field(
+                "cuBLAS", cublas.map(why -> "not available: " + why.reason()).orElse("available"));
+        cublas.ifPresent(why -> screen.field("", "remedy: " + why.remedy()));
         return Main.OK;
+    }
+
+    private static Map<String, Object> cublasJson() {
+        Map<String, Object> json = new LinkedHashMap<>();
+        Optional<Unavailable> cublas = Backend.cublasUnavailable();
+        json.put("available", cublas.isEmpty());
+        cublas.ifPresent(
+                why -> {
+                    json.put("reason", why.reason());
+                    json.put("remedy", why.remedy());
+                });
+        return json;
     }
 
     /** The description without the name, which stands before it. */

@@ -34,6 +34,10 @@ import java.util.logging.Logger;
             "  jmoe inspect tests/golden/mixtral-0",
             "  jmoe run tests/golden/mixtral-0 --check \\",
             "      --input tests/golden/mixtral-0/cases.safetensors:t33.x",
+            "  jmoe --emulate verify --backend cuda",
+            "",
+            "With --emulate before the command, the backend cuda runs its kernels on an",
+            "emulated driver, on the CPU: to try and to test them, slowly, without a GPU.",
             "",
             "Exit status: 0 done, 1 a comparison is out of tolerance, 2 wrong usage, a",
             "broken file or something unsupported, 3 an error in jmoe itself."

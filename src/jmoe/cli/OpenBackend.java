@@ -45,7 +45,8 @@ record OpenBackend(Backend backend, Kernels kernels, int threads, String why)
                             + "; leave it out or take --backend vector");
         }
         int cores = Runtime.getRuntime().availableProcessors();
-        int count = backend == Backend.REFERENCE ? 1 : threads == null ? cores : threads;
+        boolean single = backend == Backend.REFERENCE || backend == Backend.CUDA;
+        int count = single ? 1 : threads == null ? cores : threads;
         return new OpenBackend(backend, backend.open(count), count, why);
     }
 

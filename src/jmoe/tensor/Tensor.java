@@ -2,6 +2,8 @@ package jmoe.tensor;
 
 import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
 
+import org.jspecify.annotations.Nullable;
+
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.Arrays;
@@ -24,13 +26,26 @@ public final class Tensor {
     private final long numElements;
     private final boolean device;
 
+    /** Device memory at full length, which nobody but slices may see; null of a bare address. */
+    private final @Nullable MemorySegment deviceMemory;
+
+    private Tensor(MemorySegment data, DType dtype, long[] shape, long numElements) {
+        this(data, dtype, shape, numElements, false, null);
+    }
+
     private Tensor(
-            MemorySegment data, DType dtype, long[] shape, long numElements, boolean device) {
+            MemorySegment data,
+            DType dtype,
+            long[] shape,
+            long numElements,
+            boolean device,
+            @Nullable MemorySegment deviceMemory) {
         this.data = data;
         this.dtype = dtype;
         this.shape = shape;
         this.numElements = numElements;
         this.device = device;
+        this.deviceMemory = deviceMemory;
     }
 
     /**
@@ -51,6 +66,12 @@ public final class Tensor {
                     "data: expected off-heap memory, got a heap array; allocate it from an Arena or"
                             + " copy it there");
         }
+        requireRoom(data, bytes, dtype, shape);
+        MemorySegment exact = data.byteSize() == bytes ? data : data.asSlice(0, bytes);
+        return new Tensor(exact, dtype, shape.clone(), elements);
+    }
+
+    private static void requireRoom(MemorySegment data, long bytes, DType dtype, long[] shape) {
         if (data.byteSize() < bytes) {
             throw new IllegalArgumentException(
                     "data: expected at least "
@@ -60,12 +81,25 @@ public final class Tensor {
                             + ", got "
                             + data.byteSize());
         }
-        MemorySegment exact = data.byteSize() == bytes ? data : data.asSlice(0, bytes);
-        return new Tensor(exact, dtype, shape.clone(), elements, false);
     }
 
     /**
-     * Views device memory.
+     * Views device memory that an arena owns.
+     *
+     * @param data device memory at full length, which must not be read on the host
+     * @param dtype element type
+     * @param shape dimensions, outermost first
+     * @return a view that the host cannot read, and that is closed with the arena
+     * @throws IllegalArgumentException if the segment is too small or the shape is invalid
+     */
+    public static Tensor device(MemorySegment data, DType dtype, long... shape) {
+        long elements = count(shape);
+        requireRoom(data, numBytes(dtype, elements, shape), dtype, shape);
+        return new Tensor(data.asSlice(0, 0), dtype, shape.clone(), elements, true, data);
+    }
+
+    /**
+     * Views device memory that is owned elsewhere.
      *
      * @param address device address
      * @param dtype element type
@@ -75,7 +109,8 @@ public final class Tensor {
     public static Tensor device(long address, DType dtype, long... shape) {
         long elements = count(shape);
         numBytes(dtype, elements, shape);
-        return new Tensor(MemorySegment.ofAddress(address), dtype, shape.clone(), elements, true);
+        MemorySegment data = MemorySegment.ofAddress(address);
+        return new Tensor(data, dtype, shape.clone(), elements, true, null);
     }
 
     /**
@@ -219,11 +254,14 @@ public final class Tensor {
         long entryElements = shape[0] == 0 ? 0 : numElements / shape[0];
         long offsetBytes = dtype.numBytes(from * entryElements);
         long elements = entries * entryElements;
-        MemorySegment part =
-                device
-                        ? MemorySegment.ofAddress(data.address() + offsetBytes)
-                        : data.asSlice(offsetBytes, dtype.numBytes(elements));
-        return new Tensor(part, dtype, sliced, elements, device);
+        long bytes = dtype.numBytes(elements);
+        if (!device) {
+            return new Tensor(data.asSlice(offsetBytes, bytes), dtype, sliced, elements);
+        }
+        if (deviceMemory != null) {
+            return device(deviceMemory.asSlice(offsetBytes, bytes), dtype, sliced);
+        }
+        return device(data.address() + offsetBytes, dtype, sliced);
     }
 
     /**
@@ -255,7 +293,7 @@ public final class Tensor {
                             + Arrays.toString(newShape));
         }
         numBytes(dtype, elements, newShape);
-        return new Tensor(data, dtype, newShape.clone(), elements, device);
+        return new Tensor(data, dtype, newShape.clone(), elements, device, deviceMemory);
     }
 
     /**

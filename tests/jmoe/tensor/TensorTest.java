@@ -216,6 +216,26 @@ final class TensorTest {
         }
     }
 
+    /** Device memory of an arena closes like any other; host memory plays the device here. */
+    @Test
+    void deviceTensor_ofAnArena_isNotReadAndCloses() {
+        Arena arena = Arena.ofConfined();
+        MemorySegment memory = arena.allocate(60, 4);
+        Tensor device = Tensor.device(memory, DType.F32, 5, 3);
+        Tensor last = device.slice(1, 4).row(3).reshape(1, 3);
+        assertThat(last.data().address()).isEqualTo(memory.address() + 48);
+        assertThat(last.toString()).isEqualTo("F32 [1, 3] on device");
+        assertThatThrownBy(() -> device.getDouble(0)).isInstanceOf(IndexOutOfBoundsException.class);
+        assertThatThrownBy(() -> last.getInt(0)).isInstanceOf(IndexOutOfBoundsException.class);
+        Check.vector("x", last.reshape(3), DType.F32, "n", 3);
+        arena.close();
+        assertThatThrownBy(() -> Check.vector("x", last.reshape(3), DType.F32, "n", 3))
+                .isInstanceOf(IllegalStateException.class);
+        assertThatThrownBy(() -> Tensor.device(MemorySegment.NULL, DType.F32, 1))
+                .isInstanceOf(IllegalArgumentException.class)
+                .hasMessage("data: expected at least 4 bytes for F32 [1], got 0");
+    }
+
     @Test
     void deviceTensor_throwsOnHostAccess() {
         Tensor device = Tensor.device(0x7f00_0000_0000L, DType.F32, 5, 3);

@@ -1,0 +1,27 @@
+package jmoe.cuda;
+
+import org.jspecify.annotations.Nullable;
+
+/**
+ * A kernel on the device and the constants that stand beside it in its source.
+ *
+ * @param name symbol
+ * @param function the driver's handle
+ * @param threads threads of a block
+ * @param itemsPerBlock tokens, rows or slots that a block handles
+ * @param sharedBytes dynamic shared memory of a block
+ * @param parameterBytes bytes of each parameter, or null if the driver cannot tell
+ */
+@SuppressWarnings("ArrayRecordComponent")
+record CudaKernel(
+        String name,
+        long function,
+        int threads,
+        int itemsPerBlock,
+        int sharedBytes,
+        int @Nullable [] parameterBytes) {
+    /** Blocks that handle all items. */
+    long blocks(long items) {
+        return (items + itemsPerBlock - 1) / itemsPerBlock;
+    }
+}

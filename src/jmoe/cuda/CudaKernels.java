@@ -1,0 +1,543 @@
+package jmoe.cuda;
+
+import jcuda.driver.CUstream;
+
+import jmoe.ops.Activation;
+import jmoe.ops.Arguments;
+import jmoe.ops.Kernels;
+import jmoe.ops.RouterConfig;
+import jmoe.ops.RouterConfig.Capacity;
+import jmoe.ops.Routing;
+import jmoe.tensor.DType;
+import jmoe.tensor.Tensor;
+
+import org.jspecify.annotations.Nullable;
+
+import java.lang.System.Logger;
+import java.lang.System.Logger.Level;
+import java.lang.foreign.Arena;
+import java.lang.ref.Cleaner;
+import java.util.Arrays;
+
+/**
+ * The operations on a GPU. Tensors may be on the device or on the host, each independently.
+ *
+ * <p>An operation whose tensors are all on the device is queued and returns at once; what goes
+ * wrong on the device is thrown by a later call. Operations run in the order they were called;
+ * {@link #synchronise} waits for them. If any tensor is on the host, it is copied there and back
+ * and the operation has ended when the call returns: right, but slower than the copies allow.
+ * Memory of the device follows an arena like any other:
+ *
+ * <pre>
+ * try (CudaKernels kernels = new CudaKernels();
+ *         Arena arena = Arena.ofShared()) {
+ *     Tensor x = kernels.upload(arena, hostX);
+ *     Tensor y = kernels.allocate(arena, DType.BF16, tokens, outputs);
+ *     kernels.groupedGemm(x, weight, null, offsets, y);
+ *     kernels.copy(y, hostY);
+ * }
+ * </pre>
+ *
+ * <p>Offsets, ids and maps on the device are not checked: that would stop the queue.
+ */
+public final class CudaKernels implements Kernels {
+    private static final Logger LOG = System.getLogger("jmoe");
+    private static final Cleaner CLEANER = Cleaner.create();
+
+    /** Columns that keep a block busy. */
+    private static final long MIN_COLUMNS = 1024;
+
+    private final CudaContext context;
+    private final Operands operands;
+    private final RouteRule rule;
+    private final CudaModule route;
+    private final CudaModule sortByExpert;
+    private final CudaModule permute;
+    private final CudaModule groupedGemm;
+    private final CudaModule swiglu;
+    private final CudaModule unpermute;
+
+    /**
+     * Opens the device that {@link CudaProbe#DEVICE_PROPERTY} names, or the first one.
+     *
+     * @throws UnsupportedOperationException if {@link CudaProbe#probe} finds something missing
+     * @throws CudaException if the driver fails
+     */
+    public CudaKernels() {
+        context = new CudaContext(usableDevice());
+        operands = new Operands(context);
+        rule = new RouteRule(Arena.ofAuto());
+        route = context.module("route");
+        sortByExpert = context.module("sort_by_expert");
+        permute = context.module("permute");
+        groupedGemm = context.module("grouped_gemm");
+        swiglu = context.module("swiglu");
+        unpermute = context.module("unpermute");
+        CudaContext opened = context;
+        CLEANER.register(this, () -> reportUnreachable(opened));
+    }
+
+    private static CudaDevice usableDevice() {
+        CudaProbe probe = CudaProbe.probe();
+        CudaDevice device = probe.device();
+        if (probe.status() != CudaProbe.Status.OK || device == null) {
+            throw new UnsupportedOperationException(
+                    "CUDA: " + probe.reason() + "; " + probe.remedy());
+        }
+        return device;
+    }
+
+    private static void reportUnreachable(CudaContext context) {
+        if (context.enterIfOpen()) {
+            context.exit();
+            LOG.log(
+                    Level.WARNING,
+                    "jmoe: a CUDA backend became unreachable without being closed; its memory"
+                            + " stays taken");
+        }
+    }
+
+    /**
+     * Where the operations run.
+     *
+     * @return the device
+     */
+    public CudaDevice device() {
+        return context.device();
+    }
+
+    /**
+     * The queue of the operations, for JCuda: to capture them in a graph, to time them, or to queue
+     * work of one's own among them. Every operation must have run once before it is captured,
+     * because loading a kernel cannot be.
+     *
+     * @return the stream; valid until {@link #close}
+     */
+    public CUstream stream() {
+        return context.stream().handle();
+    }
+
+    /**
+     * Device allocations that are not freed yet, in all instances together.
+     *
+     * @return how many
+     */
+    public static long liveAllocations() {
+        return CudaMemory.liveBlocks();
+    }
+
+    /**
+     * Device memory that is not freed yet, in all instances together.
+     *
+     * @return how many bytes were asked for
+     */
+    public static long liveBytes() {
+        return CudaMemory.liveBytes();
+    }
+
+    /**
+     * Allocates device memory, with undefined content. It is freed when the arena is closed, after
+     * the operations queued until then, or by {@link #close}.
+     *
+     * @param arena owner of the memory
+     * @param dtype element type
+     * @param shape dimensions, outermost first
+     * @return a device tensor
+     * @throws CudaException if the memory does not suffice
+     */
+    public Tensor allocate(Arena arena, DType dtype, long... shape) {
+        context.enter();
+        try {
+            long bytes = Tensor.device(0, dtype, shape).numBytes();
+            return Tensor.device(context.memory().allocate(arena, bytes), dtype, shape);
+        } finally {
+            context.exit();
+        }
+    }
+
+    /**
+     * Copies a tensor to the device, to stay there: weights, once.
+     *
+     * @param arena owner of the device memory
+     * @param host what to copy
+     * @return a device tensor of the same type and shape
+     * @throws CudaException if the memory does not suffice
+     */
+    public Tensor upload(Arena arena, Tensor host) {
+        Tensor device = allocate(arena, host.dtype(), host.shape());
+        copy(host, device);
+        return device;
+    }
+
+    /**
+     * Copies between host and device, or within the device, behind the operations queued so far.
+     * The call returns when the host's memory may be used again.
+     *
+     * @param from what to copy
+     * @param to where to, of the same type and shape; host or device, but not both on the host
+     * @throws IllegalArgumentException if types or shapes differ or both are on the host
+     */
+    public void copy(Tensor from, Tensor to) {
+        if (from.dtype() != to.dtype() || !Arrays.equals(from.shape(), to.shape())) {
+            throw new IllegalArgumentException(
+                    "to: expected " + from.describe() + " as from, got " + to.describe());
+        }
+        if (!from.isDevice() && !to.isDevice()) {
+            throw new IllegalArgumentException(
+                    "to: expected a device tensor on one side of the copy, got host memory on"
+                            + " both; use MemorySegment.copyFrom");
+        }
+        context.enter();
+        try {
+            long source = from.data().address();
+            long target = to.data().address();
+            if (!from.isDevice()) {
+                context.staging().toDevice(from.data(), target);
+            } else if (!to.isDevice()) {
+                context.staging().toHost(source, to.data());
+            } else {
+                context.staging().within(source, target, from.numBytes());
+            }
+        } finally {
+            context.exit();
+        }
+    }
+
+    /**
+     * Waits for everything queued so far.
+     *
+     * @throws CudaException if any of it failed
+     */
+    public void synchronise() {
+        context.enter();
+        try {
+            context.stream().synchronise();
+        } finally {
+            context.exit();
+        }
+    }
+
+    @Override
+    public void route(
+            Tensor logits,
+            RouterConfig config,
+            @Nullable Tensor selectionBias,
+            @Nullable Tensor tokenTypes,
+            Routing routing) {
+        context.checkOpen();
+        Arguments.route(logits, config, selectionBias, tokenTypes, routing);
+        computable("route", "logits", logits);
+        int tokens = (int) routing.tokens();
+        Capacity capacity = config.capacity();
+        boolean ranked = capacity != null && capacity.byProbability();
+        boolean typed = config.tokenType() != RouterConfig.ALL_TOKENS;
+        try (Operands on = operands.open()) {
+            long ids = on.out(routing.topkIds());
+            long weights = on.out(routing.topkWeights());
+            long bestScores = ranked ? on.scratch(4L * tokens) : 0;
+            CudaKernel kernel = route.kernel("route");
+            context.launch()
+                    .of(kernel)
+                    .pointer(on.in(logits))
+                    .pointer(on.in(selectionBias))
+                    .pointer(typed ? on.in(tokenTypes) : 0)
+                    .pointer(ids)
+                    .pointer(weights)
+                    .pointer(bestScores)
+                    .int32(tokens)
+                    .struct(rule.of(config), 8)
+                    .run(kernel.blocks(tokens));
+            if (capacity != null) {
+                dropBeyond(capacity, config, on, ids, weights, bestScores, tokens);
+            }
+            on.finish();
+        }
+    }
+
+    private void dropBeyond(
+            Capacity capacity,
+            RouterConfig config,
+            Operands on,
+            long ids,
+            long weights,
+            long bestScores,
+            int tokens) {
+        long order = 0;
+        if (capacity.byProbability()) {
+            order = on.scratch(4L * tokens);
+            CudaKernel ordering = route.kernel("route_capacity_order");
+            context.launch()
+                    .of(ordering)
+                    .pointer(bestScores)
+                    .pointer(order)
+                    .int32(tokens)
+                    .run(ordering.blocks(tokens));
+        }
+        CudaKernel dropping = route.kernel("route_capacity_drop");
+        context.launch()
+                .of(dropping)
+                .pointer(ids)
+                .pointer(order)
+                .pointer(weights)
+                .int32(tokens)
+                .int32(config.topK())
+                .int32(config.numExperts())
+                .int64(capacity.limit(tokens))
+                .run(dropping.blocks(config.numExperts()));
+        if (capacity.normaliseAfter()) {
+            CudaKernel normalising = route.kernel("route_capacity_normalise");
+            context.launch()
+                    .of(normalising)
+                    .pointer(weights)
+                    .int32(tokens)
+                    .struct(rule.of(config), 8)
+                    .run(normalising.blocks(tokens));
+        }
+    }
+
+    @Override
+    public void sortByExpert(Routing routing) {
+        context.checkOpen();
+        Arguments.sortByExpert(routing);
+        int slots = (int) routing.topkIds().numElements();
+        int numExperts = routing.numExperts();
+        try (Operands on = operands.open()) {
+            long ids = on.in(routing.topkIds());
+            long counts = on.out(routing.tokensPerExpert());
+            long offsets = on.out(routing.expertOffsets());
+            long rowToSlot = on.rowsOut(routing.rowToSlot());
+            long slotToRow = on.out(routing.slotToRow());
+            CudaKernel small = sortByExpert.kernel("sort_by_expert_small");
+            if (slots <= small.itemsPerBlock()) {
+                context.launch()
+                        .of(small)
+                        .pointer(ids)
+                        .pointer(counts)
+                        .pointer(offsets)
+                        .pointer(rowToSlot)
+                        .pointer(slotToRow)
+                        .int32(slots)
+                        .int32(numExperts)
+                        .run(1);
+            } else {
+                sortInChunks(on, ids, counts, offsets, rowToSlot, slotToRow, slots, numExperts);
+            }
+            on.finish(routing.expertOffsets());
+        }
+    }
+
+    private void sortInChunks(
+            Operands on,
+            long ids,
+            long counts,
+            long offsets,
+            long rowToSlot,
+            long slotToRow,
+            int slots,
+            int numExperts) {
+        CudaKernel counting = sortByExpert.kernel("sort_by_expert_count");
+        int chunks = (int) counting.blocks(slots);
+        long chunkCounts = on.scratch(4L * chunks * numExperts);
+        context.launch()
+                .of(counting)
+                .pointer(ids)
+                .pointer(chunkCounts)
+                .int32(slots)
+                .int32(numExperts)
+                .int32(counting.itemsPerBlock())
+                .run(chunks);
+        context.launch()
+                .of(sortByExpert.kernel("sort_by_expert_scan"))
+                .pointer(chunkCounts)
+                .pointer(counts)
+                .pointer(offsets)
+                .int32(numExperts)
+                .int32(chunks)
+                .run(1);
+        context.launch()
+                .of(sortByExpert.kernel("sort_by_expert_scatter"))
+                .pointer(ids)
+                .pointer(chunkCounts)
+                .pointer(rowToSlot)
+                .pointer(slotToRow)
+                .int32(slots)
+                .int32(numExperts)
+                .int32(counting.itemsPerBlock())
+                .run(chunks);
+    }
+
+    @Override
+    public void permute(Tensor x, Routing routing, @Nullable Tensor weights, Tensor rows) {
+        context.checkOpen();
+        Arguments.permute(x, routing, weights, rows);
+        computable("permute", "x", x);
+        computable("permute", "rows", rows);
+        int hidden = int32("hidden", x.dim(1));
+        int maxRows = (int) rows.dim(0);
+        boolean copies = weights == null && x.dtype() == rows.dtype();
+        try (Operands on = operands.open()) {
+            CudaKernel kernel =
+                    copies
+                            ? permute.kernel("permute_copy")
+                            : permute.kernel(x.dtype(), rows.dtype());
+            Launch launch =
+                    context.launch()
+                            .of(kernel)
+                            .pointer(on.in(x))
+                            .pointer(on.in(routing.rowToSlot()))
+                            .pointer(lastOffset(on, routing.expertOffsets()));
+            if (copies) {
+                launch.pointer(on.rowsOut(rows)).int32(maxRows);
+                launch.int64(x.dtype().numBytes(hidden)).int32(routing.topK());
+            } else {
+                launch.pointer(on.in(weights)).pointer(on.rowsOut(rows));
+                launch.int32(maxRows).int32(hidden).int32(routing.topK());
+            }
+            runRows(launch, kernel, maxRows, hidden);
+            on.finish(routing.expertOffsets());
+        }
+    }
+
+    @Override
+    public void groupedGemm(
+            Tensor x, Tensor weight, @Nullable Tensor bias, Tensor expertOffsets, Tensor y) {
+        context.checkOpen();
+        Arguments.groupedGemm(x, weight, bias, expertOffsets, y);
+        computable("groupedGemm", "x", x);
+        computable("groupedGemm", "weight", weight);
+        computable("groupedGemm", "y", y);
+        int rows = int32("rows", x.dim(0));
+        int groups = int32("groups", weight.dim(0));
+        int outputs = int32("outputs", weight.dim(1));
+        int inputs = int32("inputs", weight.dim(2));
+        try (Operands on = operands.open()) {
+            CudaKernel kernel = groupedGemm.kernel(x.dtype(), weight.dtype());
+            // Every group may end within a tile.
+            long tiles = Math.min(rows, rows / kernel.itemsPerBlock() + (long) groups);
+            context.launch()
+                    .of(kernel)
+                    .pointer(on.in(x))
+                    .pointer(on.in(weight))
+                    .pointer(on.in(bias))
+                    .pointer(on.in(expertOffsets))
+                    .pointer(on.rowsOut(y))
+                    .int32(rows)
+                    .int32(groups)
+                    .int32(outputs)
+                    .int32(inputs)
+                    .int32(KernelCodes.of(y.dtype()))
+                    .run(tiles, kernel.blocks(outputs));
+            on.finish(expertOffsets);
+        }
+    }
+
+    @Override
+    public void swiglu(Tensor gateUp, Activation activation, Tensor expertOffsets, Tensor hidden) {
+        context.checkOpen();
+        Arguments.swiglu(gateUp, activation, expertOffsets, hidden);
+        computable("swiglu", "gateUp", gateUp);
+        computable("swiglu", "hidden", hidden);
+        int maxRows = int32("rows", gateUp.dim(0));
+        int intermediate = int32("intermediate", hidden.dim(1));
+        try (Operands on = operands.open()) {
+            CudaKernel kernel = swiglu.kernel(gateUp.dtype(), hidden.dtype());
+            Launch launch =
+                    context.launch()
+                            .of(kernel)
+                            .pointer(on.in(gateUp))
+                            .pointer(lastOffset(on, expertOffsets))
+                            .pointer(on.rowsOut(hidden))
+                            .int32(maxRows)
+                            .int32(intermediate)
+                            .int32(KernelCodes.of(activation.kind()))
+                            .float32(activation.limit());
+            runRows(launch, kernel, maxRows, intermediate);
+            on.finish(expertOffsets);
+        }
+    }
+
+    @Override
+    public void unpermute(
+            Tensor rows, Routing routing, @Nullable Tensor weights, Residual residual, Tensor y) {
+        context.checkOpen();
+        Arguments.unpermute(rows, routing, weights, residual, y);
+        Tensor addend = residual.addend();
+        Tensor identity = residual.identity();
+        computable("unpermute", "rows", rows);
+        computable("unpermute", "addend", addend);
+        computable("unpermute", "identity", identity);
+        computable("unpermute", "y", y);
+        int tokens = (int) routing.tokens();
+        int hidden = int32("hidden", y.dim(1));
+        try (Operands on = operands.open()) {
+            CudaKernel kernel = unpermute.kernel(rows.dtype(), y.dtype());
+            Launch launch =
+                    context.launch()
+                            .of(kernel)
+                            .pointer(on.in(rows))
+                            .pointer(on.in(routing.slotToRow()))
+                            .pointer(on.in(routing.topkIds()))
+                            .pointer(on.in(weights))
+                            .pointer(on.in(addend))
+                            .pointer(on.in(identity))
+                            .pointer(on.out(y))
+                            .int32(tokens)
+                            .int32(hidden)
+                            .int32(routing.topK())
+                            .int32(addend == null ? 0 : KernelCodes.of(addend.dtype()))
+                            .int32(addend == null ? 1 : (int) addend.dim(0))
+                            .int32(identity == null ? 0 : KernelCodes.of(identity.dtype()))
+                            .int32(residual.firstIdentity())
+                            .float32((float) residual.factor());
+            runRows(launch, kernel, tokens, hidden);
+            on.finish();
+        }
+    }
+
+    /**
+     * Waits for the operations and frees what belongs to the device: also memory whose arena is
+     * still open, which is said in the log.
+     *
+     * @throws CudaException if an operation failed that nobody has waited for
+     */
+    @Override
+    public void close() {
+        context.close();
+    }
+
+    /** Where the kernels read how many rows are routed. */
+    private static long lastOffset(Operands on, Tensor expertOffsets) {
+        return on.in(expertOffsets) + 4 * (expertOffsets.numElements() - 1);
+    }
+
+    /** Blocks take some rows each; where these are too few for the device, they share columns. */
+    private void runRows(Launch launch, CudaKernel kernel, long rows, long columns) {
+        long blocks = kernel.blocks(rows);
+        long unused = context.device().multiprocessors() / Math.max(1, blocks);
+        long useful = columns / MIN_COLUMNS;
+        launch.run(blocks, Math.max(1, Math.min(unused, useful)));
+    }
+
+    private static int int32(String name, long value) {
+        if (value > Integer.MAX_VALUE) {
+            throw new UnsupportedOperationException(
+                    name
+                            + ": expected less than 2^31 for the CUDA backend, got "
+                            + value
+                            + "; use the reference backend");
+        }
+        return (int) value;
+    }
+
+    private void computable(String operation, String name, @Nullable Tensor tensor) {
+        if (tensor != null && tensor.dtype() == DType.F64) {
+            throw new UnsupportedOperationException(
+                    operation
+                            + ": "
+                            + name
+                            + " of type F64 is not supported by the CUDA backend on "
+                            + context.device().name()
+                            + "; use F32, F16 or BF16, or the reference backend");
+        }
+    }
+}

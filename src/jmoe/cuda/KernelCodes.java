@@ -1,0 +1,44 @@
+package jmoe.cuda;
+
+import jmoe.ops.Activation;
+import jmoe.ops.RouterConfig.GroupScore;
+import jmoe.ops.RouterConfig.Score;
+import jmoe.tensor.DType;
+
+/** The numbers by which kernels know a choice that is made at run time. */
+final class KernelCodes {
+    private KernelCodes() {}
+
+    static int of(DType dtype) {
+        return switch (dtype) {
+            case F32 -> 0;
+            case F16 -> 1;
+            case BF16 -> 2;
+            default -> throw new UnsupportedOperationException(dtype + " is unknown to kernels");
+        };
+    }
+
+    static int of(Activation.Kind kind) {
+        return switch (kind) {
+            case SWIGLU -> 0;
+            case CLAMPED_SWIGLU -> 1;
+            case SILU -> 2;
+            case RELU -> 3;
+            case SQUARED_RELU -> 4;
+        };
+    }
+
+    static int of(Score score) {
+        return switch (score) {
+            case SOFTMAX -> 0;
+            case SIGMOID -> 1;
+        };
+    }
+
+    static int of(GroupScore score) {
+        return switch (score) {
+            case MAX -> 0;
+            case TOP2_SUM -> 1;
+        };
+    }
+}

@@ -1,0 +1,68 @@
+// How logits become experts and weights, as the host passes it, and what route shares with its capacity.
+#pragma once
+
+#include "device.cuh"
+
+// RouterConfig, flattened; 72 bytes. Numbers that do not apply are 0.
+struct RouteRule {
+    int num_experts;
+    int top_k;
+    int num_logits;
+    int score;
+    int selection;
+    int num_groups;
+    int top_groups;
+    int group_score;
+    int normalisation;
+    int normalise_later;  // 1 if that happens after dropping what exceeds the capacity
+    int token_type;       // -1 for all
+    int num_keys;
+    double jitter;
+    double parameter;  // epsilon, min or p of the normalisation
+    double factor;
+};
+
+static_assert(sizeof(RouteRule) == 72, "the host writes these bytes");
+
+namespace route_rule {
+
+constexpr int kSoftmax = 0;
+
+constexpr int kTopK = 0;
+constexpr int kGroupLimited = 1;
+constexpr int kSparseMixer = 2;
+constexpr int kProductKeys = 3;
+
+constexpr int kMax = 0;
+constexpr int kTop2Sum = 1;
+
+constexpr int kNone = 0;
+constexpr int kSum = 1;
+constexpr int kClampedSum = 2;
+constexpr int kPNorm = 3;
+
+// What a score adds to the sum behind the divisor.
+__device__ __forceinline__ double term(const RouteRule& rule, double score) {
+    return rule.normalisation == kPNorm ? pow(fabs(score), rule.parameter) : score;
+}
+
+// What scores are divided by, given the sum of their terms. A NaN sum gives NaN.
+__device__ __forceinline__ double divisor(const RouteRule& rule, double sum) {
+    switch (rule.normalisation) {
+        case kNone:
+            return 1.0;
+        case kSum:
+            return sum + rule.parameter;
+        case kClampedSum:
+            return sum < rule.parameter ? rule.parameter : sum;
+        default:
+            return pow(sum, 1.0 / rule.parameter);
+    }
+}
+
+// One NaN for all, so that a repeated call gives the same bits.
+__device__ __forceinline__ float stored(double weight) {
+    return weight != weight ? __uint_as_float(0x7fc00000u) : static_cast<float>(weight);
+}
+
+}  // namespace route_rule

@@ -85,8 +85,7 @@ public enum Backend {
             why.append(" within -D").append(LIMIT_PROPERTY).append('=').append(limit);
         }
         for (Backend backend : fastestFirst) {
-            Optional<Unavailable> problem =
-                    backend.unavailable().or(backend::notChosen);
+            Optional<Unavailable> problem = backend.unavailable().or(backend::notChosen);
             if (problem.isEmpty()) {
                 return new Choice(backend, why.toString());
             }

@@ -2,6 +2,7 @@ package jmoe;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.assertj.core.api.Assumptions.assumeThat;
 
 import jmoe.ops.Kernels;
 
@@ -41,11 +42,11 @@ final class BackendTest {
 
     @Test
     void open_ofAMissingBackendSaysWhyAndWhatToDo() {
-        assertThatThrownBy(Backend.CUDA::open)
+        assertThatThrownBy(Backend.NATIVE::open)
                 .isInstanceOf(UnsupportedOperationException.class)
                 .hasMessage(
-                        "backend cuda: this version of jmoe has no CUDA kernels; use a later"
-                                + " version of jmoe, or take the backend vector");
+                        "backend native: this version of jmoe has no native CPU kernels; use a"
+                                + " later version of jmoe, or take the backend vector");
     }
 
     @Test
@@ -57,11 +58,42 @@ final class BackendTest {
 
     @Test
     void open_givesKernelsThatCloseTwice() {
-        for (Backend backend : List.of(Backend.REFERENCE, Backend.VECTOR)) {
+        for (Backend backend : Backend.values()) {
+            if (backend.unavailable().isPresent()) {
+                continue;
+            }
             Kernels kernels = backend.open();
             kernels.close();
             kernels.close();
         }
+    }
+
+    /** The emulator is there for those who ask for it by name. */
+    @Test
+    void choose_neverTakesAnEmulatedDriver() {
+        assumeThat(Backend.CUDA.unavailable()).isEmpty();
+        assertThat(Backend.CUDA.description()).contains("emulator", "times mean nothing");
+        assertThat(Backend.choose(null).backend()).isEqualTo(Backend.VECTOR);
+        assertThat(Backend.choose(null).why())
+                .contains("not cuda: its driver is an emulator, for tests (it runs if asked for");
+    }
+
+    @Test
+    void best_withoutADriverSaysSoInItsOneLine(@TempDir Path folder) throws Exception {
+        Path program = folder.resolve("Best.java");
+        Files.writeString(program, "void main() { jmoe.Backend.best(); }");
+        String output =
+                java(
+                        List.of(
+                                "--add-modules",
+                                "jdk.incubator.vector",
+                                "--enable-native-access=ALL-UNNAMED",
+                                "-Djmoe.cuda.driver=/nowhere/libcuda.so.1"),
+                        program);
+        assertThat(output.split("jmoe: backend vector", -1)).as(output).hasSize(2);
+        assertThat(output)
+                .contains("not cuda: the driver library /nowhere/libcuda.so.1 cannot be loaded")
+                .contains("(correct -Djmoe.cuda.driver)");
     }
 
     /** A JVM of its own, because the decision is made once per JVM. */

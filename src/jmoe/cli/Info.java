@@ -108,11 +108,10 @@ final class Info implements Callable<Integer> {
         Map<String, Object> json = new LinkedHashMap<>();
         Optional<Unavailable> cublas = Backend.cublasUnavailable();
         json.put("available", cublas.isEmpty());
-        cublas.ifPresent(
-                why -> {
-                    json.put("reason", why.reason());
-                    json.put("remedy", why.remedy());
-                });
+        cublas.ifPresent(why -> {
+            json.put("reason", why.reason());
+            json.put("remedy", why.remedy());
+        });
         return json;
     }
 

@@ -115,8 +115,8 @@ struct Block {
 // one instruction, but there is little room for them in a library that a JVM loads: keep to these three (cluster.h).
 extern __thread Thread* current_thread __attribute__((tls_model("initial-exec")));
 
-std::byte* dynamic_shared();
-std::byte* static_shared(const SharedArray& array);
+unsigned char* dynamic_shared();
+void* static_shared(const SharedArray& array);
 
 // Shared address of a pointer into the shared memory of the running block; anything else fails.
 uint32_t shared_address(const void* pointer, Site site = Site::here());

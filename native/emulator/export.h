@@ -75,3 +75,8 @@ private:
 };
 
 }  // namespace emulator
+
+// At namespace scope, after the kernel and a constant named <kernel>_launch.
+#define EMULATOR_EXPORT(kernel, max_threads)                                                                 \
+    static const ::emulator::Registration<&kernel> kernel##_registration(#kernel, __FILE__, max_threads,     \
+                                                                         #kernel "_launch", kernel##_launch)

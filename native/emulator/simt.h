@@ -25,6 +25,13 @@
 
 constexpr int warpSize = 32;
 
+// A static shared array in the running block: EMULATOR_SHARED(float, row_max, [32]). `dims` may be empty.
+#define EMULATOR_SHARED(type, name, dims)                                                              \
+    using name##_array_type = type dims;                                                               \
+    static const ::emulator::SharedArray name##_array = {#name, uint32_t(sizeof(name##_array_type)),   \
+                                                         uint32_t(alignof(name##_array_type))};        \
+    auto& name = *static_cast<name##_array_type*>(::emulator::static_shared(name##_array))
+
 inline void __syncthreads(emulator::Site site = emulator::Site::here()) {
     emulator::barrier_sync(0, emulator::all_threads, site);
 }

@@ -50,10 +50,10 @@ __device__ __forceinline__ bool over_selected(const RouteRule& rule) {
     return rule.score == route_rule::kSoftmax && rule.normalisation == route_rule::kSum && rule.parameter == 0.0;
 }
 
-// Scores as if NaN logits were not there; at an infinite maximum the limit, all equal at the maximum.
+// The argument of a softmax's exp; at an infinite maximum it is the limit, all equal at the maximum.
 template <class Value>
-__device__ __forceinline__ float exp_below(Value logit, Value max) {
-    return expf(logit == max ? 0.0f : static_cast<float>(logit - max));
+__device__ __forceinline__ float below(Value logit, Value max) {
+    return logit == max ? 0.0f : static_cast<float>(logit - max);
 }
 
 template <class Logits>
@@ -81,7 +81,7 @@ __device__ Scale scale_of(const Logits& logits, const Token& token) {
         float sum = 0.0f;
         logits.for_each(token.lane, [&](int, Value logit) {
             if (logit == logit) {
-                sum += exp_below(logit, max);
+                sum += expf(below(logit, max));
             }
         });
         scale.sum = rank::sum_of_warp(sum);
@@ -93,17 +93,15 @@ __device__ __forceinline__ bool is_undefined(const RouteRule& rule, const Scale&
     return rule.score == route_rule::kSoftmax && (scale.any_nan || isinf(scale.max));
 }
 
-// What an expert is ordered by.
+// What an expert is ordered by; of a NaN logit it is NaN.
 template <class Value>
 __device__ __forceinline__ Value candidate(int id, Value logit, const Scale& scale, const Token& token) {
     if (!by_score(token)) {
         return logit;
     }
-    float score = token.rule.score == route_rule::kSoftmax ? exp_below(logit, static_cast<Value>(scale.max)) / scale.sum
-                                                           : 1.0f / (1.0f + expf(static_cast<float>(-logit)));
-    if (logit != logit) {
-        score = static_cast<float>(logit);
-    }
+    bool softmax = token.rule.score == route_rule::kSoftmax;
+    float power = expf(softmax ? below(logit, static_cast<Value>(scale.max)) : static_cast<float>(-logit));
+    float score = (softmax ? power : 1.0f) / (softmax ? scale.sum : 1.0f + power);
     return token.selection_bias == nullptr ? score : score + token.selection_bias[id];
 }
 
@@ -224,6 +222,7 @@ __device__ Scale route_in_shared(const logits::Row& row, uint32_t* memory, const
 __device__ Pick<uint32_t> next_of(const logits::Row& logits, const Scale& scale, const Token& token,
                                   const Pick<uint32_t>& previous, int from, int to, int step) {
     Pick<uint32_t> best = Pick<uint32_t>::none();
+#pragma unroll 1
     for (long long id = from; id < to; id += step) {
         int expert = static_cast<int>(id);
         rank::offer(best, previous, rank::key_of(candidate(expert, logits.at(expert), scale, token)), expert);
@@ -307,6 +306,7 @@ __device__ void select_sums(const logits::ProductKeys& logits, const Scale& scal
             if (most != rank::kNan && most <= best.key) {
                 continue;
             }
+#pragma unroll 1
             for (int j = 0; j < logits.count; j++) {
                 int id = i * logits.count + j;
                 rank::offer(best, pick, rank::key_of(candidate(id, logits.at(id), scale, token)), id);
@@ -358,8 +358,10 @@ __device__ void weigh(const LogitOf& logit_of, const Scale& scale, const Token& 
     double divisor = 1.0;
     double factor = rule.normalise_later ? 1.0 : rule.factor;
     // Once for the sum, once for the weights: K may exceed the lanes.
+#pragma unroll 1
     for (int pass = rule.normalise_later ? 1 : 0; pass < 2; pass++) {
         double sum = 0.0;
+#pragma unroll 1
         for (int k = token.lane; k < rule.top_k; k += 32) {
             double logit = logit_of(token.ids[k]);
             double power = exp(softmax ? logit - max : -logit);

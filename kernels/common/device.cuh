@@ -24,11 +24,10 @@ struct LaunchInfo {
 #ifdef JMOE_EMULATOR
 
 #define JMOE_SHARED(type, name, dims) EMULATOR_SHARED(type, name, dims)
-#define JMOE_DYNAMIC_SHARED(name) unsigned char* const name = ::emulator::dynamic_shared()
-#define JMOE_EXPORT(kernel, threads, items_per_block, shared_bytes)                                   \
-    static const LaunchInfo kernel##_launch = {(threads), (items_per_block), (shared_bytes)};         \
-    static const ::emulator::Registration kernel##_registration(#kernel, &kernel, #kernel "_launch", \
-                                                                &kernel##_launch, sizeof(LaunchInfo))
+#define JMOE_DYNAMIC_SHARED(name) unsigned char* const name = reinterpret_cast<unsigned char*>(::emulator::dynamic_shared())
+#define JMOE_EXPORT(kernel, threads, items_per_block, shared_bytes)                           \
+    static const LaunchInfo kernel##_launch = {(threads), (items_per_block), (shared_bytes)}; \
+    EMULATOR_EXPORT(kernel, threads)
 
 #else
 

@@ -1,0 +1,41 @@
+// Barriers of a block (barrier 0 is __syncthreads) and of a cluster.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "shadow.h"
+#include "site.h"
+
+namespace emulator {
+
+struct Thread;
+
+constexpr int num_barriers = 16;
+constexpr int all_threads = -1;
+
+enum class BarrierVote : uint8_t { none, any, all, count };
+
+struct Barrier {
+    int arrived = 0;
+    int expected = 0;
+    BarrierVote vote = BarrierVote::none;
+    int votes = 0;
+    Site first_site;
+    Thread* first_thread = nullptr;
+    std::vector<Thread*> waiting;
+    SyncPoint sync;
+};
+
+// bar.sync / bar.red: waits until `threads` threads of the block have come. all_threads: every thread of the block,
+// which must come to the same line; it is an error if one has exited. Otherwise a multiple of 32. Returns the vote.
+int barrier_sync(int id, int threads, Site site, BarrierVote vote = BarrierVote::none, bool predicate = false);
+
+// bar.arrive: counts as one of them, without waiting.
+void barrier_arrive(int id, int threads, Site site);
+
+// barrier.cluster.arrive / .wait. `release`, `acquire`: whether memory is ordered (not with .relaxed).
+void cluster_arrive(Site site, bool release = true);
+void cluster_wait(Site site, bool acquire = true);
+
+}  // namespace emulator

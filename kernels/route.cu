@@ -12,6 +12,7 @@
 #include "common/logits.cuh"
 #include "common/rank.cuh"
 #include "common/route_rule.cuh"
+#include "common/special.cuh"
 
 namespace {
 
@@ -50,10 +51,10 @@ __device__ __forceinline__ bool over_selected(const RouteRule& rule) {
     return rule.score == route_rule::kSoftmax && rule.normalisation == route_rule::kSum && rule.parameter == 0.0;
 }
 
-// Scores as if NaN logits were not there; at an infinite maximum the limit, all equal at the maximum.
+// The argument of a softmax's exp; at an infinite maximum it is the limit, all equal at the maximum.
 template <class Value>
-__device__ __forceinline__ float exp_below(Value logit, Value max) {
-    return expf(logit == max ? 0.0f : static_cast<float>(logit - max));
+__device__ __forceinline__ float below(Value logit, Value max) {
+    return logit == max ? 0.0f : static_cast<float>(logit - max);
 }
 
 template <class Logits>
@@ -75,13 +76,13 @@ __device__ Scale scale_of(const Logits& logits, const Token& token) {
     best = rank::best_of_warp(best);
     scale.any_nan = __any_sync(rank::kAllLanes, own_nan);
     // Without a number: below all of them.
-    Value max = best.key == rank::kNan ? static_cast<Value>(__uint_as_float(0xff800000u)) : rank::value_of(best.key);
+    Value max = best.key == rank::kNan ? static_cast<Value>(-special::infinity()) : rank::value_of(best.key);
     scale.max = max;
     if (rule.score == route_rule::kSoftmax) {
         float sum = 0.0f;
         logits.for_each(token.lane, [&](int, Value logit) {
             if (logit == logit) {
-                sum += exp_below(logit, max);
+                sum += expf(below(logit, max));
             }
         });
         scale.sum = rank::sum_of_warp(sum);
@@ -90,20 +91,19 @@ __device__ Scale scale_of(const Logits& logits, const Token& token) {
 }
 
 __device__ __forceinline__ bool is_undefined(const RouteRule& rule, const Scale& scale) {
-    return rule.score == route_rule::kSoftmax && (scale.any_nan || isinf(scale.max));
+    return rule.score == route_rule::kSoftmax &&
+           (scale.any_nan || fabs(scale.max) == special::infinity());
 }
 
-// What an expert is ordered by.
+// What an expert is ordered by; of a NaN logit it is NaN.
 template <class Value>
 __device__ __forceinline__ Value candidate(int id, Value logit, const Scale& scale, const Token& token) {
     if (!by_score(token)) {
         return logit;
     }
-    float score = token.rule.score == route_rule::kSoftmax ? exp_below(logit, static_cast<Value>(scale.max)) / scale.sum
-                                                           : 1.0f / (1.0f + expf(static_cast<float>(-logit)));
-    if (logit != logit) {
-        score = static_cast<float>(logit);
-    }
+    bool softmax = token.rule.score == route_rule::kSoftmax;
+    float power = expf(softmax ? below(logit, static_cast<Value>(scale.max)) : static_cast<float>(-logit));
+    float score = (softmax ? power : 1.0f) / (softmax ? scale.sum : 1.0f + power);
     return token.selection_bias == nullptr ? score : score + token.selection_bias[id];
 }
 
@@ -224,6 +224,7 @@ __device__ Scale route_in_shared(const logits::Row& row, uint32_t* memory, const
 __device__ Pick<uint32_t> next_of(const logits::Row& logits, const Scale& scale, const Token& token,
                                   const Pick<uint32_t>& previous, int from, int to, int step) {
     Pick<uint32_t> best = Pick<uint32_t>::none();
+#pragma unroll 1
     for (long long id = from; id < to; id += step) {
         int expert = static_cast<int>(id);
         rank::offer(best, previous, rank::key_of(candidate(expert, logits.at(expert), scale, token)), expert);
@@ -298,7 +299,7 @@ __device__ double largest_second(const logits::ProductKeys& logits, int lane) {
 __device__ void select_sums(const logits::ProductKeys& logits, const Scale& scale, const Token& token) {
     using Best = Pick<uint64_t>;
     // Bounds are of logits; a bias is added to scores. A NaN bound holds for no row, since -infinity may meet infinity.
-    double bound = by_score(token) ? static_cast<double>(__uint_as_float(0x7f800000u)) : largest_second(logits, token.lane);
+    double bound = by_score(token) ? special::infinity() : largest_second(logits, token.lane);
     Best pick = Best::before_all();
     for (int k = 0; k < token.rule.top_k; k++) {
         Best best = Best::none();
@@ -307,6 +308,7 @@ __device__ void select_sums(const logits::ProductKeys& logits, const Scale& scal
             if (most != rank::kNan && most <= best.key) {
                 continue;
             }
+#pragma unroll 1
             for (int j = 0; j < logits.count; j++) {
                 int id = i * logits.count + j;
                 rank::offer(best, pick, rank::key_of(candidate(id, logits.at(id), scale, token)), id);
@@ -335,7 +337,7 @@ struct LogitOf {
 
 // The largest selected logit, NaN if one of them is.
 __device__ double largest_selected(const LogitOf& logit_of, const Token& token) {
-    double largest = static_cast<double>(__uint_as_float(0xff800000u));
+    double largest = -special::infinity();
     bool nan = false;
     for (int k = token.lane; k < token.rule.top_k; k += 32) {
         double logit = logit_of(token.ids[k]);
@@ -345,7 +347,7 @@ __device__ double largest_selected(const LogitOf& logit_of, const Token& token) 
     for (int distance = 16; distance > 0; distance /= 2) {
         largest = fmax(largest, __shfl_xor_sync(rank::kAllLanes, largest, distance));
     }
-    return __any_sync(rank::kAllLanes, nan) ? static_cast<double>(__uint_as_float(0x7fc00000u)) : largest;
+    return __any_sync(rank::kAllLanes, nan) ? special::nan() : largest;
 }
 
 // Weighs the selected experts; each lane the ids that it wrote itself.
@@ -353,13 +355,15 @@ __device__ void weigh(const LogitOf& logit_of, const Scale& scale, const Token& 
     const RouteRule& rule = token.rule;
     bool softmax = rule.score == route_rule::kSoftmax;
     double max = over_selected(rule) ? largest_selected(logit_of, token) : scale.max;
-    double undefined = static_cast<double>(__uint_as_float(0x7fc00000u));
+    double undefined = special::nan();
     double all = over_selected(rule) ? 1.0 : is_undefined(rule, scale) ? undefined : static_cast<double>(scale.sum);
     double divisor = 1.0;
     double factor = rule.normalise_later ? 1.0 : rule.factor;
     // Once for the sum, once for the weights: K may exceed the lanes.
+#pragma unroll 1
     for (int pass = rule.normalise_later ? 1 : 0; pass < 2; pass++) {
         double sum = 0.0;
+#pragma unroll 1
         for (int k = token.lane; k < rule.top_k; k += 32) {
             double logit = logit_of(token.ids[k]);
             double power = exp(softmax ? logit - max : -logit);
@@ -382,7 +386,7 @@ __device__ void write_best_score(const Scale& scale, const Token& token) {
     }
     bool softmax = token.rule.score == route_rule::kSoftmax;
     float best = softmax ? 1.0f / scale.sum : static_cast<float>(1.0 / (1.0 + exp(-scale.max)));
-    *token.best_score = scale.any_nan || is_undefined(token.rule, scale) ? __uint_as_float(0x7fc00000u) : best;
+    *token.best_score = scale.any_nan || is_undefined(token.rule, scale) ? special::nan() : best;
 }
 
 // Two argmaxes, each with a softmax over the experts near it (Phi-3.5-MoE).
@@ -399,7 +403,7 @@ __device__ void route_by_sparse_mixer(const logits::Row& logits, const Token& to
         logits.for_each(token.lane, [&](int id, float logit) {
             double z = logit;
             double distance = (max - z) / fmax(fabs(z), max);
-            double rest = id == taken ? static_cast<double>(__uint_as_float(0xff800000u)) : z;
+            double rest = id == taken ? -special::infinity() : z;
             // As the negation says, a NaN distance is near.
             if (!(distance > 2.0 * rule.jitter)) {
                 sum += exp(rest - max);
@@ -464,7 +468,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
                    topk_weights + index * rule.top_k,
                    best_scores == nullptr ? nullptr : best_scores + index,
                    static_cast<int>(threadIdx.x % 32)};
-    if (rule.token_type >= 0 && token_types[index] != rule.token_type) {
+    if (rule.token_type != -1 && token_types[index] != rule.token_type) {
         route_nowhere(token);
         return;
     }

@@ -70,7 +70,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 }
 JMOE_EXPORT(route_capacity_order, kThreads, kThreads, 0);
 
-extern "C" __global__ void __launch_bounds__(kDropThreads)
+extern "C" __global__ void __launch_bounds__(kDropThreads, 1)
     route_capacity_drop(const int* __restrict__ topk_ids, const int* __restrict__ order, float* __restrict__ topk_weights,
                         int tokens, int top_k, int num_experts, long long limit) {
     JMOE_SHARED(int, warp_counts, [kDropWarps]);
@@ -82,21 +82,21 @@ extern "C" __global__ void __launch_bounds__(kDropThreads)
     for (int k = 0; k < top_k; k++) {
         for (long long base = 0; base < tokens; base += kDropThreads * kDropBatch) {
             // Loads of several tokens are in flight together.
-            long long slots[kDropBatch];
+            int waiting[kDropBatch];
             bool wants[kDropBatch];
 #pragma unroll
             for (int i = 0; i < kDropBatch; i++) {
                 long long place = base + i * kDropThreads + threadIdx.x;
-                long long token = place < tokens && order != nullptr ? order[place] : place;
-                slots[i] = token * top_k + k;
-                wants[i] = place < tokens && topk_ids[slots[i]] == expert;
+                bool exists = place < tokens;
+                waiting[i] = exists && order != nullptr ? order[place] : static_cast<int>(place);
+                wants[i] = exists && topk_ids[static_cast<long long>(waiting[i]) * top_k + k] == expert;
             }
 #pragma unroll
             for (int i = 0; i < kDropBatch; i++) {
                 int total;
                 int before = count_before(wants[i], warp_counts, &total);
                 if (wants[i] && queued + before >= limit) {
-                    topk_weights[slots[i]] = 0.0f;
+                    topk_weights[static_cast<long long>(waiting[i]) * top_k + k] = 0.0f;
                 }
                 queued += total;
             }

@@ -42,6 +42,7 @@ struct ProductKeys {
     template <class Visit>
     __device__ __forceinline__ void for_each(int lane, Visit visit) const {
         for (int i = lane; i < count; i += 32) {
+#pragma unroll 2
             for (int j = 0; j < count; j++) {
                 visit(i * count + j, static_cast<double>(first[i]) + static_cast<double>(second[j]));
             }

@@ -4,7 +4,7 @@
 // has to remember what was taken.
 #pragma once
 
-#include "device.cuh"
+#include "special.cuh"
 
 namespace rank {
 
@@ -33,14 +33,14 @@ __device__ __forceinline__ uint64_t key_of(double value) {
 
 __device__ __forceinline__ float value_of(uint32_t key) {
     if (key == kNan) {
-        return __uint_as_float(0x7fc00000u);
+        return special::nan();
     }
     return __uint_as_float(key >> 31 ? key & 0x7fffffffu : ~key);
 }
 
 __device__ __forceinline__ double value_of(uint64_t key) {
     if (key == kNan) {
-        return static_cast<double>(__uint_as_float(0x7fc00000u));
+        return special::nan();
     }
     return __longlong_as_double(static_cast<long long>(key >> 63 ? key & 0x7fffffffffffffffull : ~key));
 }

@@ -1,7 +1,7 @@
 // How logits become experts and weights, as the host passes it, and what route shares with its capacity.
 #pragma once
 
-#include "device.cuh"
+#include "special.cuh"
 
 // RouterConfig, flattened; 72 bytes. Numbers that do not apply are 0.
 struct RouteRule {
@@ -60,9 +60,8 @@ __device__ __forceinline__ double divisor(const RouteRule& rule, double sum) {
     }
 }
 
-// One NaN for all, so that a repeated call gives the same bits.
 __device__ __forceinline__ float stored(double weight) {
-    return weight != weight ? __uint_as_float(0x7fc00000u) : static_cast<float>(weight);
+    return weight != weight ? special::nan() : static_cast<float>(weight);
 }
 
 }  // namespace route_rule

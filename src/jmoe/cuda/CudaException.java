@@ -38,8 +38,8 @@ public final class CudaException extends RuntimeException {
     /** Whether the context is unusable after this error, up to its end. */
     static boolean isLost(int code) {
         return switch (code) {
-            // ECC error, illegal address, time-out, assertion, the six faults of an instruction
-            case 214, 700, 702, 710, 714, 715, 716, 717, 718, 719 -> true;
+            // ECC and NVLink errors, illegal address, time-out, assertion, faults of instructions
+            case 214, 220, 700, 702, 710, 714, 715, 716, 717, 718, 719 -> true;
             default -> false;
         };
     }

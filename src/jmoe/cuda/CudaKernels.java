@@ -8,6 +8,7 @@ import jmoe.ops.Kernels;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Capacity;
 import jmoe.ops.Routing;
+import jmoe.tensor.Check;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
@@ -51,6 +52,7 @@ public final class CudaKernels implements Kernels {
     private final Operands operands;
     private final RouteRule rule;
     private final CudaModule route;
+    private final CudaModule routeCapacity;
     private final CudaModule sortByExpert;
     private final CudaModule permute;
     private final CudaModule groupedGemm;
@@ -68,6 +70,7 @@ public final class CudaKernels implements Kernels {
         operands = new Operands(context);
         rule = new RouteRule(Arena.ofAuto());
         route = context.module("route");
+        routeCapacity = context.module("route_capacity");
         sortByExpert = context.module("sort_by_expert");
         permute = context.module("permute");
         groupedGemm = context.module("grouped_gemm");
@@ -175,7 +178,8 @@ public final class CudaKernels implements Kernels {
      *
      * @param from what to copy
      * @param to where to, of the same type and shape; host or device, but not both on the host
-     * @throws IllegalArgumentException if types or shapes differ or both are on the host
+     * @throws IllegalArgumentException if types or shapes differ, both are on the host, or what is
+     *     copied to is read-only
      */
     public void copy(Tensor from, Tensor to) {
         if (from.dtype() != to.dtype() || !Arrays.equals(from.shape(), to.shape())) {
@@ -187,6 +191,9 @@ public final class CudaKernels implements Kernels {
                     "to: expected a device tensor on one side of the copy, got host memory on"
                             + " both; use MemorySegment.copyFrom");
         }
+        Check.accessible("from", from);
+        Check.accessible("to", to);
+        Check.writable("to", to);
         context.enter();
         try {
             long source = from.data().address();
@@ -265,7 +272,7 @@ public final class CudaKernels implements Kernels {
         long order = 0;
         if (capacity.byProbability()) {
             order = on.scratch(4L * tokens);
-            CudaKernel ordering = route.kernel("route_capacity_order");
+            CudaKernel ordering = routeCapacity.kernel("route_capacity_order");
             context.launch()
                     .of(ordering)
                     .pointer(bestScores)
@@ -273,7 +280,7 @@ public final class CudaKernels implements Kernels {
                     .int32(tokens)
                     .run(ordering.blocks(tokens));
         }
-        CudaKernel dropping = route.kernel("route_capacity_drop");
+        CudaKernel dropping = routeCapacity.kernel("route_capacity_drop");
         context.launch()
                 .of(dropping)
                 .pointer(ids)
@@ -285,7 +292,7 @@ public final class CudaKernels implements Kernels {
                 .int64(capacity.limit(tokens))
                 .run(dropping.blocks(config.numExperts()));
         if (capacity.normaliseAfter()) {
-            CudaKernel normalising = route.kernel("route_capacity_normalise");
+            CudaKernel normalising = routeCapacity.kernel("route_capacity_normalise");
             context.launch()
                     .of(normalising)
                     .pointer(weights)

@@ -22,7 +22,14 @@ import java.util.Map;
 final class CudaModule implements AutoCloseable {
     /** The source files. */
     static final List<String> NAMES =
-            List.of("route", "sort_by_expert", "permute", "grouped_gemm", "swiglu", "unpermute");
+            List.of(
+                    "route",
+                    "route_capacity",
+                    "sort_by_expert",
+                    "permute",
+                    "grouped_gemm",
+                    "swiglu",
+                    "unpermute");
 
     /** Dynamic shared memory that every kernel may have; more must be asked for. */
     private static final int DEFAULT_SHARED_BYTES = 48 << 10;

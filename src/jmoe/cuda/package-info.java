@@ -11,9 +11,10 @@
  *       {@code CudaEvent}: its queue and marks in it;
  *   <li>{@code CudaMemory}: allocations; {@code Staging}: copies from and to the host;
  *   <li>{@code CudaModule}, {@code CudaKernel}: compiled kernels and their constants; {@code
- *       Launch}, {@code LaunchConfig}: their arguments and their start;
+ *       Launch}, {@code LaunchConfig}: their arguments and their start; {@code TensorMap}: a matrix
+ *       for the tensor memory accelerator;
  *   <li>{@code Operands}: host tensors on their way through an operation; {@code RouteRule}: a
- *       routing rule as kernels read it.
+ *       routing rule as kernels read it; {@code KernelCodes}: other choices as kernels read them.
  * </ul>
  *
  * <p>Flight Recorder shows launches, copies and allocations as {@code jmoe.KernelLaunch}, {@code

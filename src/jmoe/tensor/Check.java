@@ -167,7 +167,15 @@ public final class Check {
         }
     }
 
-    private static void accessible(String name, Tensor tensor) {
+    /**
+     * Memory that the calling thread may use now.
+     *
+     * @param name parameter name
+     * @param tensor the argument
+     * @throws IllegalStateException if its arena is closed
+     * @throws WrongThreadException if its arena is confined to another thread
+     */
+    public static void accessible(String name, Tensor tensor) {
         MemorySegment data = tensor.data();
         if (!data.scope().isAlive()) {
             throw new IllegalStateException(

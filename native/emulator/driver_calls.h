@@ -163,6 +163,11 @@ Result cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, uns
 Result cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction function, void** params, void** extra);
 Result cuLaunchHostFunc(CUstream stream, CUhostFn function, void* user_data);
 
+// Tensor maps
+Result cuTensorMapEncodeTiled(void* map, int type, unsigned rank, void* address, const uint64_t* dims,
+                              const uint64_t* strides, const unsigned* box, const unsigned* element_strides,
+                              int interleave, int swizzle, int l2_promotion, int out_of_bounds_fill);
+
 // Errors, symbols, profiler
 Result cuGetErrorName(int code, const char** name);
 Result cuGetErrorString(int code, const char** text);

@@ -84,7 +84,8 @@ Result cuGraphExecDestroy(CUgraphExec handle) {
 
 Result cuGraphDestroy(CUgraph handle) {
     return call_in_context("cuGraphDestroy", [&](Call&) {
-        for (const GraphNode& node : state().graphs.remove(handle)->nodes) {
+        std::shared_ptr<Graph> graph = state().graphs.remove(handle);
+        for (const GraphNode& node : graph->nodes) {
             state().graph_nodes.remove(node.handle);
         }
     });
@@ -94,7 +95,8 @@ Result cuGraphDestroy(CUgraph handle) {
 Result cuGraphGetNodes(CUgraph handle, CUgraphNode* nodes, size_t* count) {
     return call_in_context("cuGraphGetNodes", [&](Call&) {
         require_pointer(count, "numNodes");
-        const std::vector<GraphNode>& found = state().graphs.find(handle)->nodes;
+        std::shared_ptr<Graph> graph = state().graphs.find(handle);
+        const std::vector<GraphNode>& found = graph->nodes;
         if (nodes != nullptr) {
             for (size_t node = 0; node < *count; node++) {
                 nodes[node] = node < found.size() ? found[node].handle : nullptr;

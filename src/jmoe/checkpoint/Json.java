@@ -3,6 +3,7 @@ package jmoe.checkpoint;
 import org.jspecify.annotations.Nullable;
 
 import tools.jackson.core.JacksonException;
+import tools.jackson.core.JsonGenerator;
 import tools.jackson.core.JsonParser;
 import tools.jackson.core.StreamReadConstraints;
 import tools.jackson.core.StreamReadFeature;
@@ -16,14 +17,13 @@ import tools.jackson.core.util.Separators;
 import tools.jackson.databind.DeserializationFeature;
 import tools.jackson.databind.JsonNode;
 import tools.jackson.databind.json.JsonMapper;
-import tools.jackson.databind.node.ArrayNode;
-import tools.jackson.databind.node.JsonNodeFactory;
-import tools.jackson.databind.node.ObjectNode;
 
 import java.io.ByteArrayInputStream;
+import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.io.InputStreamReader;
 import java.io.Reader;
+import java.io.StringWriter;
 import java.nio.charset.CharacterCodingException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
@@ -179,38 +179,49 @@ public final class Json {
                                         .withArrayEmptySeparator(""))
                         .withObjectIndenter(indenter)
                         .withArrayIndenter(indenter);
-        return MAPPER.writer().with(printer).writeValueAsString(node(value));
+        StringWriter text = new StringWriter();
+        try (JsonGenerator out = MAPPER.writer().with(printer).createGenerator(text)) {
+            write(out, value);
+        }
+        return text.toString();
     }
 
     /** Writes a value as {@link #text} takes it on one line, in UTF-8. */
     static byte[] compact(@Nullable Object value) {
-        return MAPPER.writeValueAsBytes(node(value));
+        ByteArrayOutputStream bytes = new ByteArrayOutputStream();
+        try (JsonGenerator out = MAPPER.createGenerator(bytes)) {
+            write(out, value);
+        }
+        return bytes.toByteArray();
     }
 
-    private static JsonNode node(@Nullable Object value) {
-        JsonNodeFactory nodes = JsonNodeFactory.instance;
-        return switch (value) {
-            case null -> nodes.nullNode();
-            case String text -> nodes.stringNode(text);
-            case Boolean flag -> nodes.booleanNode(flag);
-            case Number number when !Double.isFinite(number.doubleValue()) -> nodes.nullNode();
-            case Double number -> nodes.numberNode(number);
-            case Float number -> nodes.numberNode(number);
-            case Number number -> nodes.numberNode(number.longValue());
+    /** Token by token, because the search for serialisers asks for classes of java.xml. */
+    private static void write(JsonGenerator out, @Nullable Object value) {
+        switch (value) {
+            case null -> out.writeNull();
+            case String text -> out.writeString(text);
+            case Boolean flag -> out.writeBoolean(flag);
+            case Number number when !Double.isFinite(number.doubleValue()) -> out.writeNull();
+            case Double number -> out.writeNumber(number);
+            case Float number -> out.writeNumber(number);
+            case Number number -> out.writeNumber(number.longValue());
             case Map<?, ?> map -> {
-                ObjectNode object = nodes.objectNode();
-                map.forEach((key, item) -> object.set((String) key, node(item)));
-                yield object;
+                out.writeStartObject();
+                map.forEach((key, item) -> {
+                    out.writeName((String) key);
+                    write(out, item);
+                });
+                out.writeEndObject();
             }
             case Iterable<?> items -> {
-                ArrayNode array = nodes.arrayNode();
-                items.forEach(item -> array.add(node(item)));
-                yield array;
+                out.writeStartArray();
+                items.forEach(item -> write(out, item));
+                out.writeEndArray();
             }
             default ->
                     throw new IllegalArgumentException(
                             "value: expected a Map, Iterable, String, Number, Boolean or null, got "
                                     + value.getClass().getName());
-        };
+        }
     }
 }

@@ -25,12 +25,21 @@ final class Home {
      * @throws CheckpointException if there is none
      */
     static Path golden() {
+        return shortened(project().resolve(GOLDEN));
+    }
+
+    /**
+     * The folder of the project or bundle that this is, found as {@link #golden} is.
+     *
+     * @throws CheckpointException if there is none
+     */
+    static Path project() {
         String home = System.getProperty(PROPERTY);
         Path[] starts = {home == null ? null : Path.of(home), codeFolder(), Path.of("")};
         for (Path start : starts) {
             Path found = start == null ? null : above(start.toAbsolutePath());
             if (found != null) {
-                return shortened(found);
+                return found;
             }
         }
         throw new CheckpointException(
@@ -41,9 +50,8 @@ final class Home {
 
     private static @Nullable Path above(Path start) {
         for (Path folder = start; folder != null; folder = folder.getParent()) {
-            Path golden = folder.resolve(GOLDEN);
-            if (Files.isDirectory(golden)) {
-                return golden;
+            if (Files.isDirectory(folder.resolve(GOLDEN))) {
+                return folder;
             }
         }
         return null;

@@ -55,7 +55,7 @@ public final class Main implements Callable<Integer> {
     /** An error of this program. */
     static final int INTERNAL_ERROR = 3;
 
-    private static final String COMMANDS = "commands: run, demo, info, inspect, verify";
+    private static final String COMMANDS = "commands: run, demo, info, inspect, verify, bundle";
 
     /** Enough for Java to compile what a small layer runs. */
     private static final long WARM_UP_NANOS = 1_000_000_000L;
@@ -120,6 +120,7 @@ public final class Main implements Callable<Integer> {
                         .addSubcommand(new Info(screen))
                         .addSubcommand(new Inspect(screen))
                         .addSubcommand(new Verify(screen))
+                        .addSubcommand(new Bundle(screen))
                         .setOut(screen.out())
                         .setErr(screen.err())
                         .setColorScheme(

@@ -41,7 +41,7 @@ final class MainTest {
         jmoe().refused("missing command", "jmoe --help");
         jmoe("rum")
                 .refused(
-                        "unknown command 'rum'; commands: run, demo, info, inspect, verify;"
+                        "unknown command 'rum'; commands: run, demo, info, inspect, verify, bundle;"
                                 + " see jmoe --help");
         jmoe("run").refused("--input", "CHECKPOINT", "jmoe run --help");
         jmoe("info", "--fast").refused("--fast", "jmoe info --help");

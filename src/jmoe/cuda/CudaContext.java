@@ -36,6 +36,7 @@ final class CudaContext implements AutoCloseable {
     /** What was current before the turn. */
     private long previous;
 
+    private boolean retained;
     private volatile boolean closed;
     private boolean lost;
     private @Nullable String lastKernel;
@@ -49,12 +50,8 @@ final class CudaContext implements AutoCloseable {
     /** The driver must be initialised and have the device. */
     CudaContext(CudaDevice device) {
         this.device = device;
-        check(JCudaDriver.cuInit(0), "cuInit");
-        check(JCudaDriver.cuDeviceGet(driverDevice, device.ordinal()), "cuDeviceGet");
-        check(
-                JCudaDriver.cuDevicePrimaryCtxRetain(handle, driverDevice),
-                "cuDevicePrimaryCtxRetain");
         try {
+            retain();
             enter();
             try {
                 stream = new CudaStream(this);
@@ -68,6 +65,15 @@ final class CudaContext implements AutoCloseable {
             release();
             throw e;
         }
+    }
+
+    private void retain() {
+        check(JCudaDriver.cuInit(0), "cuInit");
+        check(JCudaDriver.cuDeviceGet(driverDevice, device.ordinal()), "cuDeviceGet");
+        check(
+                JCudaDriver.cuDevicePrimaryCtxRetain(handle, driverDevice),
+                "cuDevicePrimaryCtxRetain");
+        retained = true;
     }
 
     CudaDevice device() {
@@ -239,13 +245,15 @@ final class CudaContext implements AutoCloseable {
 
     /** A lost context would answer every later user with the same error. */
     private void release() {
-        CudaDriver.getCurrentContext(currentOut);
-        if (currentOut.get(JAVA_LONG, 0) == handle.address()) {
-            CudaDriver.setCurrentContext(0);
-        }
-        JCudaDriver.cuDevicePrimaryCtxRelease(driverDevice);
-        if (lost) {
-            JCudaDriver.cuDevicePrimaryCtxReset(driverDevice);
+        if (retained) {
+            int code = CudaDriver.getCurrentContext(currentOut);
+            if (code == CudaDriver.SUCCESS && currentOut.get(JAVA_LONG, 0) == handle.address()) {
+                CudaDriver.setCurrentContext(0);
+            }
+            JCudaDriver.cuDevicePrimaryCtxRelease(driverDevice);
+            if (lost) {
+                JCudaDriver.cuDevicePrimaryCtxReset(driverDevice);
+            }
         }
         arena.close();
     }

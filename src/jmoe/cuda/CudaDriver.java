@@ -132,6 +132,11 @@ final class CudaDriver {
         return FAILURE;
     }
 
+    /** Whether the driver has a function. */
+    static boolean has(String symbol) {
+        return LIBRARY.find(symbol).isPresent();
+    }
+
     /** The library as users name it. */
     static String libraryName() {
         return System.getProperty(LIBRARY_PROPERTY, DEFAULT_LIBRARY);

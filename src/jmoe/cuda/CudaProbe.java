@@ -102,6 +102,13 @@ public record CudaProbe(
         if (failure != null) {
             return noLibrary(failure);
         }
+        if (!CudaDriver.has("cuInit")) {
+            return failed(
+                    Status.NO_DRIVER,
+                    0,
+                    "the driver library " + CudaDriver.libraryName() + " lacks cuInit",
+                    installOrCorrect());
+        }
         int started = CudaDriver.init();
         if (started != CudaDriver.SUCCESS && started != CudaDriver.NO_DEVICE) {
             return failed(
@@ -140,9 +147,13 @@ public record CudaProbe(
                 Status.NO_DRIVER,
                 0,
                 "the driver library " + CudaDriver.libraryName() + " cannot be loaded",
-                System.getProperty(CudaDriver.LIBRARY_PROPERTY) == null
-                        ? "install NVIDIA driver " + OLDEST_DRIVER + " or later"
-                        : "correct -D" + CudaDriver.LIBRARY_PROPERTY);
+                installOrCorrect());
+    }
+
+    private static String installOrCorrect() {
+        return System.getProperty(CudaDriver.LIBRARY_PROPERTY) == null
+                ? "install NVIDIA driver " + OLDEST_DRIVER + " or later"
+                : "correct -D" + CudaDriver.LIBRARY_PROPERTY;
     }
 
     private static CudaProbe probeDevice(int version, int devices) {
@@ -176,11 +187,15 @@ public record CudaProbe(
                     version,
                     device);
         }
-        String missing = device.emulated() ? null : CudaModule.missingImage();
-        if (missing != null) {
+        return probeKernels(version, device, CudaModule.missingImage());
+    }
+
+    /** The emulator has the kernels built in. */
+    static CudaProbe probeKernels(int version, CudaDevice device, @Nullable String missingImage) {
+        if (missingImage != null && !device.emulated()) {
             return new CudaProbe(
                     Status.KERNELS_NOT_BUILT,
-                    "this build of jmoe has no CUDA kernels: " + missing + " is missing",
+                    "this build of jmoe has no CUDA kernels: " + missingImage + " is missing",
                     "build jmoe with nvcc of CUDA 13.0 on the PATH",
                     version,
                     device);

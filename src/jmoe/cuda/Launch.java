@@ -100,6 +100,11 @@ final class Launch {
         return at;
     }
 
+    /** What the driver is handed: the addresses of the arguments so far. */
+    MemorySegment parameters(int count) {
+        return addresses.asSlice(0, 8L * count);
+    }
+
     private CudaKernel current() {
         if (kernel == null) {
             throw new IllegalStateException("a launch begins with its kernel");

@@ -56,6 +56,20 @@ void fails_somewhere(const std::string& name, const Shape& shape, const Words& i
     report(name, wrong > 0, "no schedule showed the mistake");
 }
 
+// Runs a kernel that has launch bounds, as setmaxnreg wants.
+template <auto kernel, class... Values>
+std::string run_bounded(int max_threads, const Shape& shape, const Values&... values) {
+    const emulator::Kernel description = emulator::KernelOf<kernel>::describe("checked", __FILE__, max_threads);
+    emulator::Launch launch;
+    launch.kernel = &description;
+    launch.grid = shape.grid;
+    launch.block = shape.block;
+    launch.cluster = shape.cluster;
+    launch.dynamic_shared = shape.shared;
+    launch.params = emulator::KernelOf<kernel>::pack(values...);
+    return emulator::run(launch);
+}
+
 // What only the race build can find.
 template <auto kernel>
 void refuses_in_race_build(const std::string& name, const std::string& expected, const Shape& shape,

@@ -67,6 +67,7 @@ void complete_barrier(Barrier& barrier) {
     for (Thread* thread : barrier.waiting) {
         thread->barrier_result = result;
         barrier.sync.acquire(thread->agent);
+        thread->barriers_passed++;
         if (thread != current_thread) {
             wake(*thread);
         }

@@ -178,13 +178,13 @@ void Cluster::finish_thread(Thread& thread) {
 }
 
 void Cluster::finish_block(Block& block) {
+    if (block.instructions != nullptr) {
+        block.instructions->block_ends(block);
+    }
     const AsyncOperation* operation = async_.first_of(block);
     if (operation != nullptr) {
         fail_at(operation->site, "block (%u,%u,%u) ends while %s of %s is still in flight: wait for it", block.index.x,
                 block.index.y, block.index.z, operation->what, name_of(*operation->issuer).c_str());
-    }
-    if (block.instructions != nullptr) {
-        block.instructions->block_ends(block);
     }
 }
 

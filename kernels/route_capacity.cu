@@ -92,7 +92,7 @@ extern "C" __global__ void __launch_bounds__(kDropThreads, 1)
                 wants[i] = exists && topk_ids[static_cast<long long>(waiting[i]) * top_k + k] == expert;
             }
 #pragma unroll
-            for (int i = 0; i < kDropBatch; i++) {
+            for (int i = 0; i < kDropBatch && base + i * kDropThreads < tokens; i++) {
                 int total;
                 int before = count_before(wants[i], warp_counts, &total);
                 if (wants[i] && queued + before >= limit) {

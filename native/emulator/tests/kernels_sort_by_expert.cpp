@@ -1,0 +1,144 @@
+// Both ways to sort by expert, against the definition.
+#include "kernels_host.h"
+
+namespace {
+
+using host::Array;
+using host::Numbers;
+using std::to_string;
+
+struct Sorted {
+    std::vector<int> counts;
+    std::vector<int> offsets;
+    std::vector<int> row_to_slot;
+    std::vector<int> slot_to_row;
+};
+
+Sorted define(const std::vector<int>& ids, int num_experts) {
+    Sorted sorted = {std::vector<int>(num_experts), {0}, {}, std::vector<int>(ids.size(), -1)};
+    std::vector<std::vector<int>> slots(num_experts);
+    for (size_t slot = 0; slot < ids.size(); slot++) {
+        if (ids[slot] >= 0 && ids[slot] < num_experts) {
+            slots[ids[slot]].push_back(static_cast<int>(slot));
+        }
+    }
+    for (int expert = 0; expert < num_experts; expert++) {
+        for (int slot : slots[expert]) {
+            sorted.slot_to_row[slot] = static_cast<int>(sorted.row_to_slot.size());
+            sorted.row_to_slot.push_back(slot);
+        }
+        sorted.counts[expert] = static_cast<int>(slots[expert].size());
+        sorted.offsets.push_back(static_cast<int>(sorted.row_to_slot.size()));
+    }
+    return sorted;
+}
+
+std::string compare(const char* name, const Array<int>& got, const std::vector<int>& want) {
+    for (size_t i = 0; i < want.size(); i++) {
+        if (got.at(i) != want[i]) {
+            return std::string(name) + "[" + to_string(i) + "]: got " + to_string(got.at(i)) + ", want " + to_string(want[i]);
+        }
+    }
+    return got.untouched_from(want.size()) ? "" : std::string(name) + ": wrote behind the last one";
+}
+
+struct Outputs {
+    Array<int> counts;
+    Array<int> offsets;
+    Array<int> row_to_slot;
+    Array<int> slot_to_row;
+
+    Outputs(size_t slots, int num_experts)
+        : counts(num_experts), offsets(num_experts + 1), row_to_slot(slots), slot_to_row(slots) {}
+
+    std::string compare_to(const Sorted& want) const {
+        std::string why = compare("tokensPerExpert", counts, want.counts);
+        why = why.empty() ? compare("expertOffsets", offsets, want.offsets) : why;
+        why = why.empty() ? compare("rowToSlot", row_to_slot, want.row_to_slot) : why;
+        return why.empty() ? compare("slotToRow", slot_to_row, want.slot_to_row) : why;
+    }
+};
+
+std::string sort_small(const Array<int>& ids, const Outputs& out, int num_experts) {
+    return host::launch("sort_by_expert_small", {1}, ids.input(), out.counts.data(), out.offsets.data(),
+                        out.row_to_slot.data(), out.slot_to_row.data(), static_cast<int>(ids.size()), num_experts);
+}
+
+std::string sort_in_chunks(const Array<int>& ids, const Outputs& out, int num_experts, int chunk_slots) {
+    int slots = static_cast<int>(ids.size());
+    unsigned chunks = static_cast<unsigned>((slots + chunk_slots - 1) / chunk_slots);
+    Array<int> counts(static_cast<size_t>(chunks) * num_experts);
+    std::string why =
+        host::launch("sort_by_expert_count", {chunks}, ids.input(), counts.data(), slots, num_experts, chunk_slots);
+    why = why.empty() ? host::launch("sort_by_expert_scan", {1}, counts.data(), out.counts.data(), out.offsets.data(),
+                                     num_experts, static_cast<int>(chunks))
+                      : why;
+    return why.empty() ? host::launch("sort_by_expert_scatter", {chunks}, ids.input(), counts.data(), out.row_to_slot.data(),
+                                      out.slot_to_row.data(), slots, num_experts, chunk_slots)
+                       : why;
+}
+
+enum Pattern { kUniform, kAllToLast, kSkewed, kSomeNone, kAllNone, kHostile, kPatterns };
+
+std::vector<int> ids_of(int pattern, int slots, int num_experts) {
+    Numbers numbers(static_cast<uint64_t>(slots) * 31 + num_experts);
+    int hostile[] = {INT32_MIN, num_experts, num_experts + 5, INT32_MAX, -1, -2};
+    std::vector<int> ids(slots);
+    for (int& id : ids) {
+        id = numbers.below(num_experts);
+        bool third = numbers.below(3) == 0;
+        switch (pattern) {
+            case kAllToLast:
+                id = num_experts - 1;
+                break;
+            case kSkewed:
+                id = std::min(__builtin_ctz(static_cast<unsigned>(numbers.below(1 << 20)) | 1 << 20), num_experts - 1);
+                break;
+            case kSomeNone:
+                id = third ? -1 : id;
+                break;
+            case kAllNone:
+                id = -1;
+                break;
+            case kHostile:
+                id = third ? hostile[numbers.below(6)] : id;
+                break;
+            default:
+                break;
+        }
+    }
+    return ids;
+}
+
+void check_sort(int slots, int num_experts, int pattern, int chunk_slots) {
+    std::vector<int> ids = ids_of(pattern, slots, num_experts);
+    Array<int> device_ids(ids);
+    Sorted want = define(ids, num_experts);
+    std::string name = "slots " + to_string(slots) + " E=" + to_string(num_experts) + " pattern " + to_string(pattern);
+    Outputs small(slots, num_experts);
+    std::string why = sort_small(device_ids, small, num_experts);
+    host::report("small, " + name, why.empty() ? small.compare_to(want) : why);
+    Outputs chunked(slots, num_experts);
+    why = sort_in_chunks(device_ids, chunked, num_experts, chunk_slots);
+    host::report("chunks of " + to_string(chunk_slots) + ", " + name, why.empty() ? chunked.compare_to(want) : why);
+}
+
+}  // namespace
+
+int main() {
+    int slots[] = {0, 1, 2, 31, 33, 64, 100, 255, 1000, 1025, 4100};
+    int experts[] = {1, 2, 7, 60, 256, 300, 5000, 9000};
+    int round = 0;
+    for (int count : slots) {
+        for (int num_experts : experts) {
+            check_sort(count, num_experts, round % kPatterns, round % 3 == 0 ? 33 : 256);
+            round++;
+        }
+        check_sort(count, 8, round % kPatterns, 1000);
+    }
+    for (int pattern = 0; pattern < kPatterns; pattern++) {
+        check_sort(777, 64, pattern, 100);
+    }
+    check_sort(20000, 16, kUniform, 4096);
+    return check::result();
+}

@@ -1,0 +1,119 @@
+// The activations against their formulas in double, at ordinary and at extreme arguments.
+#include "kernels_host.h"
+
+namespace {
+
+using host::Array;
+using host::Floats;
+using host::Type;
+using std::to_string;
+
+enum Kind { kSwiglu, kClampedSwiglu, kSilu, kRelu, kSquaredRelu, kKinds };
+constexpr float kLimit = 7;
+
+double sigmoid(double z) { return 1 / (1 + std::exp(-z)); }
+
+// NaN if one of them is.
+double least(double a, double b) { return std::isnan(a) || std::isnan(b) ? NAN : std::min(a, b); }
+double most(double a, double b) { return std::isnan(a) || std::isnan(b) ? NAN : std::max(a, b); }
+
+double activate(int kind, double gate, double up) {
+    switch (kind) {
+        case kSwiglu:
+            return gate * sigmoid(gate) * up;
+        case kClampedSwiglu: {
+            double g = least(gate, kLimit);
+            return g * sigmoid(1.702 * g) * (most(-kLimit, least(up, kLimit)) + 1);
+        }
+        case kSilu:
+            return up * sigmoid(up);
+        case kRelu:
+            return most(up, 0);
+        default:
+            return most(up, 0) * most(up, 0);
+    }
+}
+
+bool is_gated(int kind) { return kind == kSwiglu || kind == kClampedSwiglu; }
+
+// Activates rows of one row's width more than is asked for; empty, or what is wrong.
+std::string run(Type from, Type to, int kind, int rows, int width, const std::vector<double>& values, int misaligned,
+                unsigned grid_y) {
+    int columns = is_gated(kind) ? 2 * width : width;
+    Floats gate_up(from, values, misaligned);
+    Floats hidden(to, static_cast<size_t>(rows + 1) * width, misaligned);
+    Array<int> num_rows(std::vector<int>{rows});
+    std::string kernel = std::string("swiglu_") + host::name_of(from) + "_" + host::name_of(to);
+    std::string why = host::launch(kernel, {host::blocks(kernel, rows + 1), grid_y}, gate_up.data(), num_rows.data(),
+                                   hidden.data(), rows + 1, width, kind, kLimit);
+    std::vector<double> want(static_cast<size_t>(rows) * width);
+    for (size_t i = 0; i < want.size(); i++) {
+        size_t row = i / width * columns;
+        double up = gate_up.at(row + columns - width + i % width);
+        want[i] = activate(kind, gate_up.at(row + i % width), up);
+    }
+    why = why.empty() ? host::compare(hidden, want, 5) : why;
+    if (why.empty() && !hidden.untouched_from(want.size())) {
+        why = "wrote behind the last row";
+    }
+    return why;
+}
+
+void check_ordinary(int width, int rows, int misaligned, unsigned grid_y) {
+    host::Numbers numbers(width);
+    for (int kind = 0; kind < kKinds; kind++) {
+        int columns = is_gated(kind) ? 2 * width : width;
+        for (Type from : host::kTypes) {
+            for (Type to : host::kTypes) {
+                std::vector<double> values = numbers.normals(static_cast<size_t>(rows + 1) * columns);
+                for (double& value : values) {
+                    value *= 6;
+                }
+                std::string name = "kind " + to_string(kind) + " I=" + to_string(width) + " offset " + to_string(misaligned);
+                host::report(name + " " + host::name_of(from) + " to " + host::name_of(to),
+                             run(from, to, kind, rows, width, values, misaligned, grid_y));
+            }
+        }
+    }
+}
+
+// One value at a time: beside a large neighbour the tolerance would hide it. Where exp overflows, where clamps act, and
+// where a tiny sigmoid meets a huge factor.
+void check_extremes(int kind) {
+    float above = std::nextafterf(kLimit, 8);
+    std::vector<double> gates = {0,    -0.0, 1e-30,  -1e-30, 20,    -20,  88,   -88,  89,   -89,    104,       -104,     -120,
+                                 -151, -160, -170,   -180,   -190,  -199, -250, -300, -700, -709.7, -709.9,    -720,     1000,
+                                 -1e4, -3e38, kLimit, -kLimit, above, -above, 3e38, NAN, INFINITY, -INFINITY};
+    std::vector<double> ups = {0, 1, -1, kLimit, -kLimit, above, -above, 1000, 1e-20, 3e38, -3e38, INFINITY, -INFINITY, NAN};
+    std::string why;
+    for (double gate : gates) {
+        for (double up : ups) {
+            // Wide enough for the vectors, and for what is left over.
+            for (int width : {1, 8}) {
+                std::vector<double> values(2 * width * (is_gated(kind) ? 2 : 1), is_gated(kind) ? up : gate);
+                if (is_gated(kind)) {
+                    std::fill_n(values.begin(), width, gate);
+                }
+                why = why.empty() ? run(host::kF32, host::kF32, kind, 1, width, values, 0, 1) : why;
+                if (!why.empty()) {
+                    host::report("kind " + to_string(kind) + " gate " + to_string(gate) + " up " + to_string(up), why);
+                    return;
+                }
+            }
+        }
+    }
+    host::report("kind " + to_string(kind) + " at extremes", why);
+}
+
+}  // namespace
+
+int main() {
+    for (int width = 1; width <= 33; width += width < 17 ? 1 : 5) {
+        check_ordinary(width, width % 4, width % 3 == 1, 1);
+    }
+    check_ordinary(1032, 3, 0, 2);
+    for (int kind = 0; kind < kKinds; kind++) {
+        check_extremes(kind);
+    }
+    return check::result();
+}

@@ -39,7 +39,7 @@ endif
 # The emulator's own objects come first in every link: of an inline function that they share with instrumented kernels
 # the linker keeps the first copy, and the emulator must not check itself.
 # $(call object,build,source)
-object = $(EMULATOR_OUT)/$(1)/objects/$(notdir $(2)).o
+object = $(EMULATOR_OUT)/$(1)/objects/$(subst /,-,$(patsubst ../%,%,$(2))).o
 objects = $(foreach source,$(EMULATOR_SOURCES) $(KERNEL_SOURCES),$(call object,$(1),$(source)))
 checks = $(foreach source,$(CHECK_SOURCES),$(EMULATOR_OUT)/$(1)/check/$(basename $(notdir $(source))))
 

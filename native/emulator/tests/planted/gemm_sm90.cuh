@@ -59,12 +59,12 @@ extern "C" __global__ void __launch_bounds__(256, 1)
         const int stage = step % STAGES;
         const uint64_t x_tile = ptx::k_major_descriptor(tiles + stage * 2 * TILE_BYTES);
         const uint64_t weight_tile = ptx::k_major_descriptor(tiles + stage * 2 * TILE_BYTES + TILE_BYTES);
-#if PLANTED == 9  // one try in place of a loop: try_wait may give up
+#if PLANTED == 8  // one try in place of a loop: try_wait may give up
         ptx::mbarrier_try_wait(full + stage * 8, step / STAGES % 2);
 #elif PLANTED != 4  // the consumer does not wait for the tiles
         ptx::mbarrier_wait(full + stage * 8, step / STAGES % 2);
 #endif
-#if PLANTED != 10  // no wgmma.fence at all
+#if PLANTED != 9  // no wgmma.fence at all
         ptx::wgmma_fence();
 #endif
         for (int k = 0; k < 4; k++) {
@@ -102,4 +102,4 @@ extern "C" __global__ void __launch_bounds__(256, 1)
 #endif
 #endif
 }
-JMOE_EXPORT(PLANTED_KERNEL, 256, 64, 3 * 2 * 64 * 64 * 2);
+PLANTED_EXPORT(PLANTED_KERNEL, 256, 64, 3 * 2 * 64 * 64 * 2);

@@ -218,15 +218,18 @@ final class CudaContext implements AutoCloseable {
                 makeCurrent();
                 stream.synchronise();
             } catch (CudaException e) {
-                failure = e;
+                failure = known ? null : e;
             }
-            try {
-                closeParts();
-            } finally {
-                restoreCurrent();
-                release();
+            for (Runnable part : parts()) {
+                try {
+                    part.run();
+                } catch (CudaException e) {
+                    failure = failure == null ? e : failure;
+                }
             }
-            if (failure != null && !known) {
+            restoreCurrent();
+            release();
+            if (failure != null) {
                 throw failure;
             }
         } finally {
@@ -234,13 +237,14 @@ final class CudaContext implements AutoCloseable {
         }
     }
 
-    private void closeParts() {
-        staging.close();
-        memory.close();
-        for (CudaModule module : modules) {
-            module.close();
-        }
-        stream.close();
+    /** What has to be closed, each even if another could not be. */
+    private List<Runnable> parts() {
+        List<Runnable> parts = new ArrayList<>();
+        parts.add(staging::close);
+        parts.add(memory::close);
+        modules.forEach(module -> parts.add(module::close));
+        parts.add(stream::close);
+        return parts;
     }
 
     /** A lost context would answer every later user with the same error. */

@@ -76,6 +76,7 @@ final class Bundle implements Callable<Integer> {
     public Integer call() throws IOException {
         BundleRuntime.jlink();
         BundleContent content = new BundleContent(Home.project());
+        BundleFolder.check(folder);
         content.check();
         List<String> notes = new ArrayList<>();
         List<Part> parts;
@@ -109,13 +110,7 @@ final class Bundle implements Callable<Integer> {
         if (content.hasSuite()) {
             String suite = content.copySuite(bundle);
             parts.add(
-                    Part.of(
-                            "tests",
-                            suite,
-                            bundle,
-                            BundleContent.SUITE,
-                            BundleContent.SUITE_LIB,
-                            BundleContent.PROBES));
+                    Part.of("tests", suite, bundle, BundleContent.SUITE, BundleContent.SUITE_LIB));
         } else {
             notes.add(
                     "no contract suite for gpu-check: the tests are not compiled; run mvn package"

@@ -19,6 +19,7 @@ import java.util.jar.JarOutputStream;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import java.util.stream.Stream;
+import java.util.zip.Deflater;
 import java.util.zip.ZipEntry;
 
 /**
@@ -33,8 +34,8 @@ record BundleContent(Path project) {
     /** Where the libraries of the tests lie. */
     static final String SUITE_LIB = "tests/lib";
 
-    /** Where the kernels lie that show what single instructions do. */
-    static final String PROBES = "tests/conformance";
+    /** Where kernels that show what single instructions do lie in the jar of the tests. */
+    private static final String PROBES = "jmoe/kernels/conformance/";
 
     private static final String GOLDEN = "tests/golden";
 
@@ -168,24 +169,38 @@ record BundleContent(Path project) {
                 Files.copy(library, lib.resolve(name));
             }
         }
-        Path probes = bundle.resolve(PROBES);
-        copyFolder(project.resolve("target/native/conformance"), probes);
-        pack(project.resolve("target/test-classes"), bundle.resolve(SUITE));
-        return "contract suite, " + "probes of single instructions";
+        try (JarOutputStream jar =
+                new JarOutputStream(Files.newOutputStream(bundle.resolve(SUITE)))) {
+            jar.setLevel(Deflater.BEST_COMPRESSION);
+            // Benchmarks, if they were compiled too, need a library that is not here.
+            int classes = pack(jar, "target/test-classes", "", "(?!.*jmh_generated).*\\.class");
+            int probes = pack(jar, "target/native/conformance", PROBES, ".*\\.fatbin");
+            return Units.plural(classes, "class", "classes")
+                    + " of tests, "
+                    + Units.plural(probes, "file", "files")
+                    + " of probes";
+        }
     }
 
-    private static void pack(Path classes, Path jar) throws IOException {
-        try (JarOutputStream out = new JarOutputStream(Files.newOutputStream(jar));
-                Stream<Path> files = Files.walk(classes)) {
+    /** Adds the files below a folder whose names match, under a prefix; says how many. */
+    private int pack(JarOutputStream jar, String from, String prefix, String pattern)
+            throws IOException {
+        Path folder = project.resolve(from);
+        if (!Files.isDirectory(folder)) {
+            return 0;
+        }
+        int packed = 0;
+        try (Stream<Path> files = Files.walk(folder)) {
             for (Path file : files.filter(Files::isRegularFile).sorted().toList()) {
-                String name = classes.relativize(file).toString();
-                // Benchmarks, if they were compiled too, need a library that is not here.
-                if (!name.contains("jmh_generated") && !name.startsWith("META-INF")) {
-                    out.putNextEntry(new ZipEntry(name));
-                    Files.copy(file, out);
+                String name = folder.relativize(file).toString();
+                if (name.matches(pattern)) {
+                    jar.putNextEntry(new ZipEntry(prefix + name));
+                    Files.copy(file, jar);
+                    packed++;
                 }
             }
         }
+        return packed;
     }
 
     private static List<Path> jars(Path folder) throws IOException {

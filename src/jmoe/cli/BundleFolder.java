@@ -52,7 +52,7 @@ final class BundleFolder implements AutoCloseable {
     BundleFolder(Path target) {
         try {
             this.target = Files.exists(target) ? target.toRealPath() : target.toAbsolutePath();
-            checkReplaceable(target);
+            check(target);
             Path parent = this.target.normalize().getParent();
             if (parent == null) {
                 throw new IllegalArgumentException(
@@ -68,7 +68,12 @@ final class BundleFolder implements AutoCloseable {
         Runtime.getRuntime().addShutdownHook(cleaner);
     }
 
-    private static void checkReplaceable(Path target) throws IOException {
+    /**
+     * Looks at the place, before there is anything to put there.
+     *
+     * @throws IllegalArgumentException if there is something that is not a bundle's
+     */
+    static void check(Path target) throws IOException {
         if (!Files.exists(target)) {
             return;
         }

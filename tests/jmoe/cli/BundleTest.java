@@ -24,6 +24,8 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Set;
 import java.util.TreeSet;
+import java.util.jar.JarEntry;
+import java.util.jar.JarFile;
 import java.util.jar.JarOutputStream;
 import java.util.regex.Pattern;
 import java.util.spi.ToolProvider;
@@ -113,7 +115,7 @@ final class BundleTest {
         }
         file("project/target/test-classes/jmoe/ops/KernelsContract.class", "");
         file("project/target/test-classes/jmoe/jmh_generated/Bench.class", "");
-        file("project/target/native/conformance/shfl.fatbin", "");
+        file("project/target/native/conformance/probe_mma.fatbin", "");
         file("project/tests/golden/tensorcore/mma_sync.json", "{}");
         for (String name : List.of("config.json", "model.safetensors", "cases.safetensors")) {
             Path copy = project.resolve("tests/golden/mixtral-0").resolve(name);
@@ -147,7 +149,7 @@ final class BundleTest {
         assertThat(project.copyProgram(bundle)).contains("1 library", "1 file of CUDA kernels");
         assertThat(project.copyGolden(bundle)).contains("1 checkpoint");
         assertThat(project.hasSuite()).isTrue();
-        project.copySuite(bundle);
+        assertThat(project.copySuite(bundle)).contains("1 class", "1 file of probes");
         try (Stream<Path> files = Files.walk(bundle)) {
             assertThat(files.filter(Files::isRegularFile).map(bundle::relativize))
                     .map(Path::toString)
@@ -159,7 +161,6 @@ final class BundleTest {
                             "jmoe.jar",
                             "lib/native/libJCudaDriver-1-linux-x86_64.so",
                             "lib/picocli-1.jar",
-                            "tests/conformance/shfl.fatbin",
                             "tests/golden/mixtral-0/cases.safetensors",
                             "tests/golden/mixtral-0/config.json",
                             "tests/golden/mixtral-0/model.safetensors",
@@ -167,6 +168,12 @@ final class BundleTest {
                             "tests/jmoe-tests.jar",
                             "tests/lib/assertj-core-1.jar",
                             "tests/lib/junit-a.jar");
+        }
+        try (JarFile suite = new JarFile(bundle.resolve(BundleContent.SUITE).toFile())) {
+            assertThat(suite.stream().map(JarEntry::getName))
+                    .containsExactly(
+                            "jmoe/ops/KernelsContract.class",
+                            "jmoe/kernels/conformance/probe_mma.fatbin");
         }
         try (Safetensors cases =
                 Safetensors.open(bundle.resolve("tests/golden/mixtral-0/cases.safetensors"))) {

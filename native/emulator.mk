@@ -92,6 +92,15 @@ check-emulator: $(CHECK_PROGRAMS)
 	@failed=0; for program in $^; do \
 	    timeout 600 $$program >$$program.log 2>&1 || { failed=1; echo "$$program:"; grep -v '^ok ' $$program.log; }; \
 	done; [ $$failed = 0 ] && echo "check-emulator: $(words $(CHECK_PROGRAMS)) programs passed"
+
+# Mistakes planted into the real kernels; see the script.
+PLANTED_PROGRAMS := $(foreach program,kernels_route kernels_sort_by_expert kernels_permute,\
+    $(call object,race,emulator/tests/$(program).cpp))
+.PHONY: check-planted
+check-planted: $(call objects,race) $(PLANTED_PROGRAMS)
+	@CXX="$(EMULATOR_CXX)" FLAGS="$(filter-out -MMD -MP,$(EMULATOR_FLAGS)) $(race_KERNEL_FLAGS) $(KERNEL_FLAGS)" \
+	    LINK="$(LIBBACKTRACE) -pthread" RACE=$(EMULATOR_OUT)/race OBJECTS="$(call objects,race)" \
+	    OUT=$(EMULATOR_OUT)/planted emulator/tests/planted_kernels.sh
 endif
 
 -include $(wildcard $(foreach build,fast race asan,$(EMULATOR_OUT)/$(build)/objects/*.d))

@@ -9,7 +9,7 @@
 
 #if defined(__SANITIZE_ADDRESS__)
 // A fiber that failed is abandoned with whatever it owned: that is no leak worth a report.
-extern "C" const char* __asan_default_options() { return "detect_leaks=0"; }
+extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() { return "detect_leaks=0"; }
 #endif
 
 namespace emulator {

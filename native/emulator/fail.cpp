@@ -50,6 +50,9 @@ std::string name_of(const Thread& thread) {
 
 // "kernel k, k.cu:41, block (3,0,0) thread (17,0,0): ", as far as known.
 static std::string heading(std::string place) {
+    if (current_cluster == nullptr) {
+        return {};
+    }
     std::string result = text("kernel %s", current_cluster->launch().kernel->name);
     const AsyncOperation* operation = current_cluster->running_operation;
     if (!place.empty()) {

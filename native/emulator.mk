@@ -36,8 +36,10 @@ EMULATOR_FLAGS += -DJMOE_EMULATOR_LINES
 endif
 endif
 
+# The emulator's own objects come first in every link: of an inline function that they share with instrumented kernels
+# the linker keeps the first copy, and the emulator must not check itself.
 # $(call object,build,source)
-object = $(EMULATOR_OUT)/$(1)/objects/$(notdir $(2)).o
+object = $(EMULATOR_OUT)/$(1)/objects/$(subst /,-,$(patsubst ../%,%,$(2))).o
 objects = $(foreach source,$(EMULATOR_SOURCES) $(KERNEL_SOURCES),$(call object,$(1),$(source)))
 checks = $(foreach source,$(CHECK_SOURCES),$(EMULATOR_OUT)/$(1)/check/$(basename $(notdir $(source))))
 
@@ -49,7 +51,7 @@ $(call object,$(1),$(2)): $(2) emulator.mk
 endef
 
 define CHECK_PROGRAM  # build, source
-$(EMULATOR_OUT)/$(1)/check/$(basename $(notdir $(2))): $(call object,$(1),$(2)) $(call objects,$(1))
+$(EMULATOR_OUT)/$(1)/check/$(basename $(notdir $(2))): $(call objects,$(1)) $(call object,$(1),$(2))
 	@mkdir -p $$(@D)
 	@$(EMULATOR_CXX) -o $$@ $$^ $($(1)_LINK) $(LIBBACKTRACE) -pthread
 endef

@@ -5,7 +5,6 @@
 #include <functional>
 #include <list>
 #include <memory>
-#include <vector>
 
 #include "schedule.h"
 #include "shadow.h"
@@ -14,6 +13,7 @@
 namespace emulator {
 
 struct Block;
+class Cluster;
 struct Thread;
 
 // One operation. It knows what its issuer knew when it was issued, but nobody knows of it until its SyncPoint has been
@@ -52,16 +52,17 @@ public:
 
     void add(AsyncTicket operation);
 
-    // Runs one: the oldest, or one at random.
-    void run_one(Random& random, AsyncTiming timing);
+    // Runs the oldest or, with random timing, any one.
+    void run_one(Cluster& cluster);
 
-    void run_chain_up_to(const AsyncTicket& operation);
+    // Runs the operation after those before it in its chain.
+    void run_up_to(Cluster& cluster, const AsyncTicket& operation);
 
     // The oldest operation of the block that has not run, or null.
     const AsyncOperation* first_of(const Block& block) const;
 
 private:
-    void run(std::list<AsyncTicket>::iterator place);
+    void run(Cluster& cluster, std::list<AsyncTicket>::iterator place);
     std::list<AsyncTicket> pending_;
 };
 

@@ -49,7 +49,9 @@ struct Thread {
     Fiber fiber;
     Agent agent;
     int barrier_result = 0;
-    int spins = 0;  // atomics and polls since this thread last let others run
+    uint64_t barriers_passed = 0;  // by this thread, those of the block
+    uint64_t cluster_ticket = 0;  // the phase of the cluster barrier that lets this thread go; 0: has not arrived
+    int atomics_in_turn = 0;  // since this thread last let others run
 
     int lane() const { return linear % warp_lanes; }
     int warp() const { return linear / warp_lanes; }

@@ -22,7 +22,7 @@ struct Worker;
 
 class Cluster {
 public:
-    Cluster(const Launch& launch, const Schedule& schedule, uint64_t number, Worker& worker);
+    Cluster(const Launch& launch, const std::byte* params, const Schedule& schedule, uint64_t number, Worker& worker);
     ~Cluster();
     Cluster(const Cluster&) = delete;
     Cluster& operator=(const Cluster&) = delete;
@@ -30,31 +30,41 @@ public:
     // Runs all threads to their end. Empty, or the error.
     std::string run();
 
+    // Every group of blocked threads and what it waits for.
+    std::string who_waits() const;
+
     const Launch& launch() const { return launch_; }
     const Schedule& schedule() const { return schedule_; }
     uint64_t number() const { return number_; }  // position in the grid, counted in clusters
     std::vector<std::unique_ptr<Block>>& blocks() { return blocks_; }
     Random& random() { return random_; }
     AsyncQueue& async() { return async_; }
-    Barrier& barrier() { return barrier_; }
+    ClusterBarrier& barrier() { return barrier_; }
+    size_t num_running() const { return num_running_; }
 
     void make_ready(Thread& thread);
     void rest(Thread& thread);         // ready again once every other thread has had its turn
     void switch_to_scheduler();        // from the running thread
     void record(std::string message);  // the first error is the one that is reported
     bool failed() const { return !error_.empty(); }
+    void made_progress() { idle_rounds_ = 0; }
+    Worker& worker() { return worker_; }
+    const AsyncOperation* running_operation = nullptr;  // while the scheduler runs one
 
 private:
     static void thread_body(void* thread);
-    void start_threads();
     Thread* pick();
     void enter(Thread& thread);
-    bool unblock_something();
+    bool advance_without_threads();
     void finish_thread(Thread& thread);
-    void check_end();
-    std::string deadlock() const;
+
+    void start_block(unsigned rank);
+    void start_thread(Block& block, int linear);
+    void finish_block(Block& block);
+    void step();
 
     const Launch& launch_;
+    const std::byte* params_;
     Schedule schedule_;
     uint64_t number_;
     Worker& worker_;
@@ -65,7 +75,7 @@ private:
     uint64_t idle_rounds_ = 0;
     size_t num_running_ = 0;
     AsyncQueue async_;
-    Barrier barrier_;
+    ClusterBarrier barrier_;
     Fiber scheduler_;
     std::string error_;
 };
@@ -85,5 +95,8 @@ void maybe_preempt();
 // For polls (try_wait, __nanosleep, atomics in a loop): lets all others run first. A cluster in which nothing but
 // polling happens is reported as such.
 void poll(const char* what, Site site);
+
+// Called after each atomic: a loop of many in one turn is taken for a poll.
+void count_atomic(const char* what, Site site);
 
 }  // namespace emulator

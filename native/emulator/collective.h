@@ -36,6 +36,7 @@ void collective(Scope scope, uint32_t mask, const char* operation, Site site, vo
 // One such operation while its participants gather.
 struct Meeting {
     uint32_t mask = 0;
+    bool warpgroup = false;
     const char* operation = nullptr;
     Site site;
     Finish finish = nullptr;

@@ -17,6 +17,7 @@ template <class... Params, void (*function)(Params...)>
 struct KernelOf<function> {
     static constexpr size_t bytes[] = {sizeof(Params)..., 0};
     static constexpr size_t alignments[] = {alignof(Params)..., 1};
+    static constexpr bool is_pointer[] = {std::is_pointer_v<Params>..., false};
 
     static constexpr size_t offset(size_t param) {
         size_t end = 0;
@@ -39,7 +40,7 @@ struct KernelOf<function> {
     }
 
     static Kernel describe(const char* name, const char* file, int max_threads) {
-        return {name, file, int(sizeof...(Params)), bytes, alignments, &invoke, max_threads};
+        return {name, file, int(sizeof...(Params)), bytes, alignments, is_pointer, &invoke, max_threads};
     }
 
     // The parameter bytes of one launch; the values convert to the kernel's own parameter types.
@@ -55,7 +56,8 @@ struct KernelOf<function> {
 template <auto function>
 class Registration {
 public:
-    Registration(const char* name, const char* file, int max_threads) : kernel_(KernelOf<function>::describe(name, file, max_threads)) {
+    Registration(const char* name, const char* file, int max_threads)
+        : kernel_(KernelOf<function>::describe(name, file, max_threads)) {
         add_kernel(&kernel_);
     }
 

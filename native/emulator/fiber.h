@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <vector>
 
 namespace emulator {
 
@@ -10,7 +11,7 @@ struct Stack {
     size_t bytes = 0;
 };
 
-// Kept by each OS thread and used again for the next block.
+// Kept and used again from block to block. Stacks are never given back: their untouched pages cost nothing.
 class StackPool {
 public:
     StackPool() = default;
@@ -21,14 +22,8 @@ public:
     // Stack number `index`, made if there is none yet. Throws std::bad_alloc if the system gives no memory.
     Stack get(size_t index);
 
-    // True if the address lies on one of the stacks.
-    bool contains(const void* address) const;
-
 private:
-    struct Slab;
-    void add_slab();
-    Slab* slabs_ = nullptr;
-    size_t num_stacks_ = 0;
+    std::vector<std::byte*> slabs_;
 };
 
 // A context that can be left and entered again: a CUDA thread, or the scheduler itself.
@@ -43,8 +38,11 @@ public:
     // The same when `from` will never be entered again.
     [[noreturn]] void enter_for_good(Fiber& from);
 
+    const Stack& stack() const { return stack_; }
+
 private:
     static void first_entry(Fiber* fiber);
+    void leave_for(Fiber& from, bool for_good);
     void arrived();
 
     void* stack_pointer_ = nullptr;

@@ -27,6 +27,7 @@ struct Kernel {
     int num_params;
     const size_t* param_bytes;
     const size_t* param_alignments;
+    const bool* param_is_pointer;
     void (*invoke)(const std::byte* params);  // runs the function once, for one CUDA thread
     int max_threads;                          // per block; 0: no bound declared
 

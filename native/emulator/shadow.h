@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -30,18 +31,28 @@ enum class Proxy : uint8_t { generic, async };
 
 #if JMOE_EMULATOR_SHADOW
 
-// For every agent of the cluster, the latest of its steps contained. Copies share the table.
+// For every agent of the cluster, the latest of its steps contained. Copies share the table. What is known of other
+// clusters of the grid, through atomics and fences, is kept apart: most kernels know nothing of them.
 class Clock {
 public:
     uint32_t of(uint32_t agent) const;
+    uint32_t of_other(uint64_t cluster, uint32_t agent) const;
     void advance(uint32_t agent, uint32_t step);  // at least this step of that agent
     void join(const Clock& other);
+    void join_other(uint64_t cluster, const Clock& theirs);
+    void drop_others() { others_ = nullptr; }
+    bool empty() const { return table_ == nullptr && own_step_ == 0 && others_ == nullptr; }
+
+    using Table = std::shared_ptr<const std::vector<uint32_t>>;
+    using Others = std::shared_ptr<const std::map<uint64_t, Clock>>;
+    const Others& others() const { return others_; }
 
 private:
     friend class ClockSum;
-    std::shared_ptr<const std::vector<uint32_t>> table_;
+    Table table_;
     uint32_t own_agent_ = 0;  // one agent whose step is newer than in the table: itself, most of the time
     uint32_t own_step_ = 0;
+    Others others_;
 };
 
 // Adds up many clocks without a new table for each.
@@ -53,7 +64,8 @@ public:
 
 private:
     std::vector<uint32_t> steps_;
-    const void* last_table_ = nullptr;
+    Clock::Table last_table_;  // added already
+    Clock::Others others_;
     mutable Clock result_;
     mutable bool fresh_ = false;
 };
@@ -65,11 +77,14 @@ struct Agent {
     Clock fenced;    // of that, what a fence.proxy.async has made visible to the asynchronous proxy
     Clock released;  // what happened before the last __threadfence: what this thread's atomics hand on
     Clock pending;   // what atomics brought in, to be seen after the next __threadfence
+
+    // What follows is not part of what has been handed on.
+    void next_step() { seen.advance(number, ++step); }
 };
 
 class SyncPoint {
 public:
-    void release(Agent& agent);  // the agent has come: what it did so far is handed on
+    void release(Agent& agent);  // what the agent did so far is handed on
     void acquire(Agent& agent) const;
     void add(const SyncPoint& other);
     void clear();
@@ -92,6 +107,10 @@ public:
 };
 
 #endif
+
+// A thread's agent at its start; that of an operation, which knows what its issuer knows.
+void start_agent(Agent& agent, uint32_t number);
+void start_async_agent(Agent& agent, Agent& issuer);
 
 // The agent of the CUDA thread that runs.
 Agent& running_agent();

@@ -1,0 +1,19 @@
+// The emulated device's limits, which follow from its compute capability.
+#pragma once
+
+namespace driver {
+
+struct DeviceLimits {
+    int capability;
+    int shared_per_block_optin;
+    int shared_per_multiprocessor;
+    int threads_per_multiprocessor;
+    int blocks_per_multiprocessor;
+    int l2_bytes;
+    bool clusters;  // and TMA, and programmatic stream serialisation
+};
+
+// Of the capability that is set (jmoeEmulatorSet "capability"). Called under the lock.
+const DeviceLimits& device_limits();
+
+}  // namespace driver

@@ -118,7 +118,7 @@ using namespace emulator;
 namespace {
 
 // Only false chances what the ISA allows: try_wait gives up after a time limit.
-constexpr uint64_t spurious_chances = 6;
+constexpr uint64_t spurious_chances = 3;
 
 enum class WaitScope : uint8_t { block, cluster };
 

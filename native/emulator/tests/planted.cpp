@@ -238,7 +238,7 @@ int main() {
     catches("stage released before the wgmma wait", race, [] { return run_sm90(5); });
     catches("accumulators read before wait_group", both, [] { return run_sm90(6); });
     catches("consumer never releases", both, [] { return run_sm90(7); });
-    catches("try_wait without a loop", both, [] { return run_sm90(8); });
+    catches("try_wait without a loop", race, [] { return run_sm90(8); });
     catches("no wgmma.fence", both, [] { return run_sm90(9); });
     catches("missing fence.proxy.async before wgmma", race, [] { return run_stored(1); });
     catches("missing fence.proxy.async before a TMA store", race, [] { return run_stored(2); });

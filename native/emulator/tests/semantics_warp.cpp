@@ -56,9 +56,13 @@ __global__ void exited(const uint32_t*, uint32_t* out) {
         return;
     }
     out[threadIdx.x] = __shfl_xor_sync(~0u, threadIdx.x, 1);
-    out[20] = __reduce_add_sync(~0u, 1u);
-    out[21] = __match_any_sync(~0u, 5u);
+    const unsigned sum = __reduce_add_sync(~0u, 1u);
+    const unsigned equal = __match_any_sync(~0u, 5u);
     __syncwarp();
+    if (threadIdx.x == 0) {
+        out[20] = sum;
+        out[21] = equal;
+    }
 }
 
 __global__ void reduce(const uint32_t*, uint32_t* out) {
@@ -173,7 +177,9 @@ void check_ldmatrix() {
 __global__ void dependent(const uint32_t* in, uint32_t* out) {
     ptx::grid_dependency_launch();
     ptx::grid_dependency_wait();
-    out[0] = in[0] + 1;
+    if (threadIdx.x == 0) {
+        out[0] = in[0] + 1;
+    }
 }
 
 // Grids run one after another, so only the permitted outcome exists here: what the first wrote is there.

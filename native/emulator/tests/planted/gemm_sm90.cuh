@@ -35,10 +35,9 @@ extern "C" __global__ void __launch_bounds__(256, 1)
         if (threadIdx.x == 0) {
             for (int step = 0; step < num_steps; step++) {
                 const int stage = step % STAGES;
-                const uint32_t parity = step / STAGES % 2;
                 const uint32_t x_tile = tiles + stage * 2 * TILE_BYTES;
 #if PLANTED != 2  // the producer does not wait for the stage to be empty
-                ptx::mbarrier_wait(empty + stage * 8, parity ^ 1);
+                ptx::mbarrier_wait(empty + stage * 8, (step / STAGES + 1) % 2);
 #endif
 #if PLANTED == 3  // half of the bytes are expected
                 ptx::mbarrier_arrive_expect_tx(full + stage * 8, TILE_BYTES);

@@ -68,12 +68,25 @@ final class CudaContext implements AutoCloseable {
     }
 
     private void retain() {
-        check(JCudaDriver.cuInit(0), "cuInit");
+        check(init(), "cuInit");
         check(JCudaDriver.cuDeviceGet(driverDevice, device.ordinal()), "cuDeviceGet");
         check(
                 JCudaDriver.cuDevicePrimaryCtxRetain(handle, driverDevice),
                 "cuDevicePrimaryCtxRetain");
         retained = true;
+    }
+
+    /** The first use of JCuda, which unpacks its native code under a fixed name and trusts it. */
+    private static int init() {
+        try {
+            return JCudaDriver.cuInit(0);
+        } catch (LinkageError e) {
+            throw new UnsupportedOperationException(
+                    "CUDA: JCuda's native library cannot be loaded; if a libJCudaDriver is in "
+                            + System.getProperty("java.io.tmpdir")
+                            + " remove it, or set -Djava.io.tmpdir",
+                    e);
+        }
     }
 
     CudaDevice device() {

@@ -116,14 +116,16 @@ std::string run_grouped(int number) {
     const check::Shape shape = {{1, 3}, 128, uint32_t(mma_tile::STAGES * mma_tile::STAGE_BYTES)};
     const std::string error = emulator::run(launch_of(
         "grouped_gemm_mma", number, shape,
-        emulator::KernelOf<grouped_gemm_mma_planted_0>::pack(x.data(), weight.data(), y.data(), tiles.data(), outputs, inputs)));
+        emulator::KernelOf<grouped_gemm_mma_planted_0>::pack(x.data(), weight.data(), y.data(), tiles.data(), outputs,
+                                                             inputs)));
     if (!error.empty()) {
         return error;
     }
     for (size_t row = 0; row < rows; row++) {
         for (size_t output = 0; output < outputs; output++) {
             const size_t weight_row = output + (row < 70 ? 0 : outputs);
-            std::string why = wrong("y", row, output, y[row * outputs + output], dot(x, weight, row, weight_row, inputs));
+            const float expected = dot(x, weight, row, weight_row, inputs);
+            std::string why = wrong("y", row, output, y[row * outputs + output], expected);
             if (!why.empty()) {
                 return why;
             }
@@ -216,8 +218,8 @@ void catches(const std::string& name, Caught where, const std::function<std::str
             first = why.substr(0, why.find('\n'));
         }
     }
-    check::report(emulator::text("%s: in %d of %zu schedules: ", name.c_str(), caught, schedules.size()) + first, caught > 0,
-                  "not caught");
+    const std::string count = emulator::text(": in %d of %zu schedules: ", caught, schedules.size());
+    check::report(name + count + first, caught > 0, "not caught");
 }
 
 }  // namespace

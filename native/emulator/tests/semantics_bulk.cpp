@@ -54,7 +54,9 @@ void check_limits() {
     refuses_map("type", "tensorDataType 13", [](MapArguments& a) { a.request.type = 13; });
     refuses_map("swizzle", "swizzle 4", [](MapArguments& a) { a.request.swizzle = 4; });
     refuses_map("interleave", "interleave 1", [](MapArguments& a) { a.request.interleave = 1; });
-    refuses_map("address", "16 bytes", [](MapArguments& a) { a.request.address = static_cast<char*>(a.request.address) + 8; });
+    refuses_map("address", "16 bytes", [](MapArguments& a) {
+        a.request.address = static_cast<char*>(a.request.address) + 8;
+    });
     refuses_map("dim 0", "globalDim[1]", [](MapArguments& a) { a.dims[1] = 0; });
     refuses_map("dim over 2^32", "globalDim[0]", [](MapArguments& a) { a.dims[0] = (1ull << 32) + 1; });
     refuses_map("stride of 8", "globalStrides[0]", [](MapArguments& a) { a.strides[0] = 136; });
@@ -71,7 +73,8 @@ void check_limits() {
 }
 
 // Loads a box of 8 rows of 128 bytes to byte `target` and copies shared memory out.
-__global__ void load_box(const __grid_constant__ ptx::TensorMap map, uint32_t* out, int target, int expected, int x, int y) {
+__global__ void load_box(const __grid_constant__ ptx::TensorMap map, uint32_t* out, int target, int expected, int x,
+                         int y) {
     JMOE_DYNAMIC_SHARED(shared);
     JMOE_SHARED(unsigned long long, barrier_word, [1]);
     const uint32_t barrier = ptx::shared_address(barrier_word);
@@ -118,7 +121,8 @@ std::string run_load(const Load& load) {
     if (std::string refusal = arguments.encode(); !refusal.empty()) {
         return refusal;
     }
-    const std::string error = check::run<load_box>(one_warp, arguments.map, out.data(), load.target, load.expected, load.x, load.y);
+    const std::string error = check::run<load_box>(one_warp, arguments.map, out.data(), load.target, load.expected,
+                                                   load.x, load.y);
     if (!error.empty()) {
         return error;
     }
@@ -311,7 +315,8 @@ std::string run_store(bool add, int x, int y) {
             const float expected = (inside ? float(column - x) : 0) + (add || !inside ? 1 : 0);
             const float got = ptx::bf16_to_f32(memory[size_t(row * 64 + column)]);
             if (got != expected) {
-                return emulator::text("row %d column %d is %g, expected %g", row, column, double(got), double(expected));
+                return emulator::text("row %d column %d is %g, expected %g", row, column, double(got),
+                                      double(expected));
             }
         }
     }

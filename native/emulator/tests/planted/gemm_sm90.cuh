@@ -1,5 +1,6 @@
 // A GEMM as it is written for Hopper: y [rows, outputs] = x [rows, inputs] * weight [outputs, inputs]^T, bf16.
-//   Grid: (outputs / 64, rows / 64) rounded up, 256 threads. Warpgroup 0 loads tiles by TMA, warpgroup 1 multiplies them.
+//   Grid: (outputs / 64, rows / 64) rounded up, 256 threads.
+//   Warpgroup 0 loads tiles by TMA, warpgroup 1 multiplies them.
 //   x_map and weight_map have boxes of 64 x 64 and the 128-byte swizzle. inputs is a multiple of 64.
 // Included once for each PLANTED: 0 is correct, the others have the mistake that stands beside their #if.
 

@@ -63,18 +63,17 @@ $(foreach source,$(KERNEL_SOURCES) $(CHECK_SOURCES),\
 $(foreach source,$(CHECK_SOURCES),$(eval $(call CHECK_PROGRAM,$(1),$(source))))
 endef
 
-define LIBRARY  # folder, build, link options
-$(EMULATOR_OUT)/$(1)/libcuda.so.1: $(call objects,$(2)) $(filter %.map,$(3))
+define LIBRARY  # folder, build, version script
+$(EMULATOR_OUT)/$(1)/libcuda.so.1: $(call objects,$(2)) $(3)
 	@mkdir -p $$(@D)
 	@echo "  $(1) libcuda.so.1"
 	@$(EMULATOR_CXX) -shared -Wl,-soname,libcuda.so.1 -Wl,-z,defs -o $$@ $(call objects,$(2)) \
-	    $(addprefix -Wl$(comma)--version-script=,$(3)) $(LIBBACKTRACE) -pthread
+	    -Wl,--version-script=$(3) $(LIBBACKTRACE) -pthread
 endef
-comma := ,
 
 $(foreach build,fast race asan,$(eval $(call BUILD,$(build))))
-$(eval $(call LIBRARY,fast,fast,))
-$(eval $(call LIBRARY,race,race,))
+$(eval $(call LIBRARY,fast,fast,emulator/driver.map))
+$(eval $(call LIBRARY,race,race,emulator/driver.map))
 
 ifeq ($(EMULATOR_GXX),)
 emulator check-emulator:

@@ -22,24 +22,29 @@ constexpr uintptr_t null_page_bytes = 65536;
 // User space ends here; random bits taken for a pointer mostly lie above.
 constexpr uintptr_t user_space_end = uintptr_t(1) << 47;
 
+// "of 4 bytes at byte 40 of row_max, which has 32": counted from the nearest array below.
+std::string outside_of_arrays(const Block& block, uint32_t offset, size_t bytes) {
+    const SharedRegion* nearest = nullptr;
+    for (const SharedRegion& region : block.regions) {
+        if (region.begin <= offset && (nearest == nullptr || nearest->begin < region.begin)) {
+            nearest = &region;
+        }
+    }
+    if (nearest == nullptr) {
+        return text("of %zu bytes at shared address %#x, below every array", bytes, offset);
+    }
+    const char* name = nearest->array == nullptr ? "dynamic shared memory" : nearest->array->name;
+    return text("of %zu bytes at byte %u of %s, which has %u", bytes, offset - nearest->begin, name,
+                nearest->end - nearest->begin);
+}
+
 void access_shared(const Access& access, int rank, const void* address, size_t bytes) {
     Block& block = *current_cluster->blocks()[size_t(rank)];
     uint32_t offset = uint32_t(uintptr_t(address) - uintptr_t(block.window));
-    ShadowCells& cells = current_cluster->worker().cells[size_t(rank)];
     if (block.region_of(offset, bytes) == nullptr) {
-        std::string problem = text("%s of %zu bytes at shared address %#x, outside of every array", access.what, bytes,
-                                   offset);
-        for (const SharedRegion& region : block.regions) {
-            if (offset >= region.begin && offset < region.end + 256) {
-                problem = text("%s of %zu bytes at byte %u of %s, which has %u", access.what, bytes,
-                               offset - region.begin,
-                               region.array == nullptr ? "dynamic shared memory" : region.array->name,
-                               region.end - region.begin);
-            }
-        }
-        fail_access(access, problem);
+        fail_access(access, text("%s ", access.what) + outside_of_arrays(block, offset, bytes));
     }
-    cells.access(access, offset, bytes);
+    current_cluster->worker().cells[size_t(rank)].access(access, offset, bytes);
 }
 
 void check_access(const void* address, size_t bytes, bool write, bool aligned, const void* code) {

@@ -55,7 +55,8 @@ void check_bounds() {
     Buffer<int> out(10);
     bool race = check::is_race_build();
     std::string error = check::run<store_at>({1, 1}, out.data(), 10ll);
-    check::report("a store past the end", error.find(race ? "0 bytes past the end of the 40 bytes" : "0 bytes past the end of allocation") != std::string::npos, error);
+    const char* expected = race ? "0 bytes past the end of the 40 bytes" : "0 bytes past the end of allocation";
+    check::report("a store past the end", error.find(expected) != std::string::npos, error);
     error = check::run<store_at>({1, 1}, out.data(), -1ll);
     check::report("a store before the start", !error.empty(), error);
     error = check::run<store_at>({1, 1}, out.data(), 9ll);

@@ -24,7 +24,10 @@ void check_lanes(const std::string& name, Expected expected) {
     });
 }
 
-__global__ void shuffle_index(int* out) { out[threadIdx.x] = __shfl_sync(whole_warp, int(threadIdx.x) * 2, 33 + 7, 16); }
+__global__ void shuffle_index(int* out) {
+    out[threadIdx.x] = __shfl_sync(whole_warp, int(threadIdx.x) * 2, 33 + 7, 16);
+}
+
 __global__ void shuffle_up(int* out) { out[threadIdx.x] = __shfl_up_sync(whole_warp, int(threadIdx.x), 33); }
 __global__ void shuffle_up_8(int* out) { out[threadIdx.x] = __shfl_up_sync(whole_warp, int(threadIdx.x), 3, 8); }
 __global__ void shuffle_down(int* out) { out[threadIdx.x] = __shfl_down_sync(whole_warp, int(threadIdx.x), 4, 8); }
@@ -137,7 +140,8 @@ __global__ void odd_width() { __shfl_sync(whole_warp, 1, 0, 12); }
 
 void check_mask_errors() {
     check::reports<not_in_own_mask>("lane outside of its mask", "lane 0 is not in its own mask fffffffe", {1, 32});
-    check::reports<absent_lanes>("mask with lanes the block lacks", "names lanes that this warp does not have", {1, 48});
+    check::reports<absent_lanes>("mask with lanes the block lacks", "names lanes that this warp does not have",
+                                 {1, 48});
     check::reports<different_operations>("different operations meet", "meets", {1, 32});
     check::reports<read_outside_mask>("shuffle from outside of the mask", "reads lane 20", {1, 32});
     check::reports<read_exited>("shuffle from an exited lane", "reads lane 3", {1, 32});
@@ -199,7 +203,8 @@ void check_subnormals() {
     check::report("atomicAdd of floats flushes subnormals in global memory alone",
                   error.empty() && global[0] == 0.0f && out[0] == 1e-40f + 1e-40f, error);
     Buffer<int> bytes{1, 2};
-    check::reports<misaligned_atomic>("misaligned atomic", "not aligned", {1, 1}, reinterpret_cast<char*>(bytes.data()));
+    check::reports<misaligned_atomic>("misaligned atomic", "not aligned", {1, 1},
+                                      reinterpret_cast<char*>(bytes.data()));
 }
 
 __global__ void arithmetic(int* out) {

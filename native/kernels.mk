@@ -2,7 +2,8 @@
 #     $(OUT)/kernels/<op>.fatbin           ../kernels/<op>.cu: machine code of every architecture, and PTX for later ones
 #     $(OUT)/conformance/<name>.fatbin     conformance/<name>.cu
 #     $(OUT)/kernels/resources.txt         registers and shared memory of every kernel, checked against budgets.txt
-# Sources that name sm_90a in their first line, or *_sm90.cu, use instructions that no other architecture has.
+# Operations in *_sm90.cu use instructions that no other architecture has. Probes get machine code for sm_90a, which they are
+# about, and PTX for every other device.
 # ptxas says what matters (spills, dropped setmaxnreg, serialised wgmma) in notes that no flag turns into errors, so its
 # output is kept beside each fatbin and read by check-kernels.awk.
 
@@ -14,14 +15,12 @@ PROBE_SOURCES := $(wildcard conformance/*.cu)
 OP_FATBINS := $(patsubst ../kernels/%.cu,$(OUT)/kernels/%.fatbin,$(OP_SOURCES))
 PROBE_FATBINS := $(patsubst conformance/%.cu,$(OUT)/conformance/%.fatbin,$(PROBE_SOURCES))
 
-SM90_SOURCES := $(filter %_sm90.cu,$(OP_SOURCES)) \
-    $(shell awk 'FNR == 1 && /sm_90a/ { print FILENAME }' $(OP_SOURCES) $(PROBE_SOURCES) /dev/null)
-SM90_ONLY := -gencode arch=compute_90a,code=sm_90a
-ALL_ARCHITECTURES := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_80,code=compute_80 \
-    -gencode arch=compute_89,code=sm_89 $(SM90_ONLY) \
-    -gencode arch=compute_100a,code=sm_100a -gencode arch=compute_120,code=sm_120
+SM90 := -gencode arch=compute_90a,code=sm_90a
+PTX := -gencode arch=compute_80,code=compute_80
+EVERY_ARCHITECTURE := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_89,code=sm_89 $(SM90) \
+    -gencode arch=compute_100a,code=sm_100a -gencode arch=compute_120,code=sm_120 $(PTX)
 # $(call architectures,source)
-architectures = $(if $(filter $(1),$(SM90_SOURCES)),$(SM90_ONLY),$(ALL_ARCHITECTURES))
+architectures = $(if $(filter conformance/%,$(1)),$(SM90) $(PTX),$(if $(filter %_sm90.cu,$(1)),$(SM90),$(EVERY_ARCHITECTURE)))
 
 NVCC_FLAGS := -std=c++20 -O3 -Werror all-warnings -Xptxas -v,-warn-spills,-Werror -I../kernels
 

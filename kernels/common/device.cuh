@@ -14,7 +14,8 @@
 #define JMOE_SM90 1
 #endif
 
-// What a host needs to launch a kernel, beside the arguments. It stands beside the kernel so that a tile size exists once.
+// What a host needs to launch a kernel, beside the arguments. It stands beside the kernel so that a tile size exists
+// once.
 struct LaunchInfo {
     int threads;          // threads per block
     int items_per_block;  // tokens, rows or slots that one block handles
@@ -24,7 +25,7 @@ struct LaunchInfo {
 #ifdef JMOE_EMULATOR
 
 #define JMOE_SHARED(type, name, dims) EMULATOR_SHARED(type, name, dims)
-#define JMOE_DYNAMIC_SHARED(name) unsigned char* const name = reinterpret_cast<unsigned char*>(::emulator::dynamic_shared())
+#define JMOE_DYNAMIC_SHARED(name) unsigned char* const name = ::emulator::dynamic_shared()
 #define JMOE_EXPORT(kernel, threads, items_per_block, shared_bytes)                           \
     static const LaunchInfo kernel##_launch = {(threads), (items_per_block), (shared_bytes)}; \
     EMULATOR_EXPORT(kernel, threads)

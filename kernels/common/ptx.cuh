@@ -1,13 +1,13 @@
-// Every instruction that C++ cannot express, as one named function in namespace ptx. Under the emulator the same names are
-// twins that compute and check what the PTX ISA says.
+// Every instruction that C++ cannot express, as one named function in namespace ptx. Under the emulator the same names
+// are twins that compute and check what the PTX ISA says.
 #pragma once
 
 #include "device.cuh"
 
 namespace ptx {
 
-// A tensor map as cuTensorMapEncodeTiled writes it. Kernels take it as const __grid_constant__ ptx::TensorMap and pass its
-// address on; without __grid_constant__ the compiler copies it to local memory, where TMA reads garbage.
+// A tensor map as cuTensorMapEncodeTiled writes it. Kernels take it as const __grid_constant__ ptx::TensorMap and pass
+// its address on; without __grid_constant__ the compiler copies it to local memory, where TMA reads garbage.
 struct alignas(64) TensorMap {
     uint64_t words[16];
 };

@@ -108,8 +108,8 @@ __device__ __forceinline__ void mbarrier_wait_cluster(uint32_t barrier, uint32_t
     }
 }
 
-// Arrives once all earlier cp.async of this thread are done. The plain form raises the pending count by one first, so the
-// count of init does not include it; with noinc it must.
+// Arrives once all earlier cp.async of this thread are done. The plain form raises the pending count by one first, so
+// the count of init does not include it; with noinc it must.
 
 __device__ __forceinline__ void cp_async_mbarrier_arrive(uint32_t barrier) {
     asm volatile("cp.async.mbarrier.arrive.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
@@ -130,8 +130,8 @@ __device__ __forceinline__ void fence_proxy_async() { asm volatile("fence.proxy.
 // The same for global memory that TMA or a bulk copy of this kernel will read.
 __device__ __forceinline__ void fence_proxy_async_global() { asm volatile("fence.proxy.async.global;" ::: "memory"); }
 
-// Registers per thread of a warpgroup, all of whose warps execute it: 24 to 256 in steps of 8. The pool of a block is what
-// it got at launch (threads times registers per thread), not the register file.
+// Registers per thread of a warpgroup, all of whose warps execute it: 24 to 256 in steps of 8. The pool of a block is
+// what it got at launch (threads times registers per thread), not the register file.
 
 template <int REGISTERS>
 __device__ __forceinline__ void setmaxnreg_inc() {
@@ -145,8 +145,8 @@ __device__ __forceinline__ void setmaxnreg_dec() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS));
 }
 
-// Programmatic dependent launch. wait returns when all grids before this one have completed and their writes are visible;
-// launch_dependents lets the next grid start early, which gives it no visibility.
+// Programmatic dependent launch. wait returns when all grids before this one have completed and their writes are
+// visible; launch_dependents lets the next grid start early, which gives it no visibility.
 
 __device__ __forceinline__ void grid_dependency_wait() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 

@@ -11,8 +11,8 @@ __device__ __forceinline__ void prefetch_tensor_map(const TensorMap* map) {
 constexpr uint64_t EVICT_FIRST = 0x12f0000000000000;
 constexpr uint64_t EVICT_LAST = 0x14f0000000000000;
 
-// Loads the box at (x, y, ..), x innermost, to target (128-byte aligned; 1024 with the 128-byte swizzle) and completes the
-// bytes of the whole box on barrier, also where it hangs over the edge of the tensor.
+// Loads the box at (x, y, ..), x innermost, to target (128-byte aligned; 1024 with the 128-byte swizzle) and completes
+// the bytes of the whole box on barrier, also where it hangs over the edge of the tensor.
 
 __device__ __forceinline__ void tma_load_1d(uint32_t target, const TensorMap* map, uint32_t barrier, int x) {
     asm volatile(
@@ -57,8 +57,8 @@ __device__ __forceinline__ void tma_load_3d_hinted(uint32_t target, const Tensor
         : "memory");
 }
 
-// The same box to the same offset of every block whose bit is set in blocks; each completes on its own barrier at the same
-// offset, so each must expect the bytes.
+// The same box to the same offset of every block whose bit is set in blocks; each completes on its own barrier at the
+// same offset, so each must expect the bytes.
 
 __device__ __forceinline__ void tma_load_2d_multicast(uint32_t target, const TensorMap* map, uint32_t barrier, int x,
                                                       int y, uint16_t blocks) {

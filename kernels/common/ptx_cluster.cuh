@@ -54,8 +54,8 @@ __device__ __forceinline__ void cluster_store_u32(uint32_t address, uint32_t val
     asm volatile("st.shared::cluster.u32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
 }
 
-// The short form compiles to one instruction. It hands back buffers that this block has only read; ordinary data for the
-// other block needs the release form, which costs a fence of the whole GPU.
+// The short form compiles to one instruction. It hands back buffers that this block has only read; ordinary data for
+// the other block needs the release form, which costs a fence of the whole GPU.
 __device__ __forceinline__ void mbarrier_arrive_remote(uint32_t barrier) {
     asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }

@@ -3,8 +3,8 @@
 
 namespace ptx {
 
-// 16-bit floats travel as raw bits: cuda_fp16.h and cuda_bf16.h double the compile time of a kernel. Every conversion rounds
-// to nearest even and turns each NaN into 0x7fff.
+// 16-bit floats travel as raw bits: cuda_fp16.h and cuda_bf16.h double the compile time of a kernel. Every conversion
+// rounds to nearest even and turns each NaN into 0x7fff.
 
 __device__ __forceinline__ float f16_to_f32(uint16_t value) {
     float result;

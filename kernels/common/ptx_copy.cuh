@@ -24,8 +24,8 @@ __device__ __forceinline__ void store_streamed(uint4* target, uint4 value) {
                  : "memory");
 }
 
-// Copies BYTES (4, 8 or 16; both sides aligned to them) from global to shared memory; the bytes from source_bytes on are
-// zero. With source_bytes 0 nothing is read, but source must still be a valid address.
+// Copies BYTES (4, 8 or 16; both sides aligned to them) from global to shared memory; the bytes from source_bytes on
+// are zero. With source_bytes 0 nothing is read, but source must still be a valid address.
 template <int BYTES>
 __device__ __forceinline__ void cp_async(uint32_t target, const void* source, int source_bytes = BYTES) {
     static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "cp.async copies 4, 8 or 16 bytes");

@@ -3,8 +3,8 @@
 
 namespace ptx {
 
-// ldmatrix: every address is that of one row of eight 16-bit elements, aligned to 16 bytes; x1 takes those of lanes 0 to 7,
-// x2 of lanes 0 to 15, x4 of all.
+// ldmatrix: every address is that of one row of eight 16-bit elements, aligned to 16 bytes; x1 takes those of lanes 0
+// to 7, x2 of lanes 0 to 15, x4 of all.
 
 __device__ __forceinline__ void ldmatrix_x1(uint32_t (&matrix)[1], uint32_t row_address) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];" : "=r"(matrix[0]) : "r"(row_address) : "memory");

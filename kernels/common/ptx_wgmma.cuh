@@ -5,7 +5,8 @@
 
 namespace ptx {
 
-// Before the first wgmma, and between a thread's own access to d or to a in registers and the next wgmma that uses them.
+// Before the first wgmma, and between a thread's own access to d or to a in registers and the next wgmma that uses
+// them.
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 
 __device__ __forceinline__ void wgmma_commit_group() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
@@ -16,8 +17,8 @@ __device__ __forceinline__ void wgmma_wait_group() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
 }
 
-// An asm statement spells out each of its registers, so every N needs its own text and operands: D for the operands, T for
-// the text. The numbers in LIST are those of the operands after the accumulators.
+// An asm statement spells out each of its registers, so every N needs its own text and operands: D for the operands, T
+// for the text. The numbers in LIST are those of the operands after the accumulators.
 
 #define JMOE_D8(k, d) "+" k(d[0]), "+" k(d[1]), "+" k(d[2]), "+" k(d[3])
 #define JMOE_D16(k, d) JMOE_D8(k, d), "+" k(d[4]), "+" k(d[5]), "+" k(d[6]), "+" k(d[7])
@@ -119,7 +120,8 @@ __device__ __forceinline__ void wgmma_wait_group() {
     X(232, 116, 117, 118, 119, 120, 121, 122, __VA_ARGS__) \
     X(248, 124, 125, 126, 127, 128, 129, 130, __VA_ARGS__)
 
-#define JMOE_WGMMA_BEGIN(n, scale) "{\n.reg .pred p;\nsetp.ne.b32 p, %" #scale ", 0;\nwgmma.mma_async.sync.aligned.m64n" #n
+#define JMOE_WGMMA_BEGIN(n, scale) \
+    "{\n.reg .pred p;\nsetp.ne.b32 p, %" #scale ", 0;\nwgmma.mma_async.sync.aligned.m64n" #n
 
 // 16-bit types: both shared operands may be MN-major.
 #define JMOE_SHARED_16(n, p0, p1, p2, p3, p4, p5, p6, type)                                                           \
@@ -150,8 +152,8 @@ __device__ __forceinline__ void wgmma_wait_group() {
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(scale_d)                               \
                      : "memory");
 
-// k is 16 for bf16 and f16, 8 for tf32, 32 for e4m3 and s8. a and b are matrix descriptors, a[4] a fragment in registers.
-// TRANSPOSE is 1 for an MN-major operand. N = 8, 16, 24, ... 256; s8 has 8, 16, 24, 32, 48, 64, ... 256.
+// k is 16 for bf16 and f16, 8 for tf32, 32 for e4m3 and s8. a and b are matrix descriptors, a[4] a fragment in
+// registers. TRANSPOSE is 1 for an MN-major operand. N = 8, 16, 24, ... 256; s8 has 8, 16, 24, 32, 48, 64, ... 256.
 
 
 template <int N, int TRANSPOSE_A = 0, int TRANSPOSE_B = 0>
@@ -162,7 +164,8 @@ __device__ __forceinline__ void wgmma_bf16(float (&d)[N / 2], uint64_t a, uint64
 }
 
 template <int N, int TRANSPOSE_B = 0>
-__device__ __forceinline__ void wgmma_bf16_registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, int scale_d) {
+__device__ __forceinline__ void wgmma_bf16_registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b,
+                                                     int scale_d) {
     static_assert(N >= 8 && N <= 256 && N % 8 == 0, "N is 8, 16, 24, ... 256");
     JMOE_LIST_OF_ALL_TYPES(JMOE_REGISTERS_16, "k16.f32.bf16.bf16")
     JMOE_LIST_OF_FLOAT_TYPES(JMOE_REGISTERS_16, "k16.f32.bf16.bf16")
@@ -176,7 +179,8 @@ __device__ __forceinline__ void wgmma_f16(float (&d)[N / 2], uint64_t a, uint64_
 }
 
 template <int N, int TRANSPOSE_B = 0>
-__device__ __forceinline__ void wgmma_f16_registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, int scale_d) {
+__device__ __forceinline__ void wgmma_f16_registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b,
+                                                    int scale_d) {
     static_assert(N >= 8 && N <= 256 && N % 8 == 0, "N is 8, 16, 24, ... 256");
     JMOE_LIST_OF_ALL_TYPES(JMOE_REGISTERS_16, "k16.f32.f16.f16")
     JMOE_LIST_OF_FLOAT_TYPES(JMOE_REGISTERS_16, "k16.f32.f16.f16")
@@ -190,7 +194,8 @@ __device__ __forceinline__ void wgmma_tf32(float (&d)[N / 2], uint64_t a, uint64
 }
 
 template <int N>
-__device__ __forceinline__ void wgmma_tf32_registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, int scale_d) {
+__device__ __forceinline__ void wgmma_tf32_registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b,
+                                                     int scale_d) {
     static_assert(N >= 8 && N <= 256 && N % 8 == 0, "N is 8, 16, 24, ... 256");
     JMOE_LIST_OF_ALL_TYPES(JMOE_REGISTERS_K, "k8.f32.tf32.tf32", "f", ", 1, 1")
     JMOE_LIST_OF_FLOAT_TYPES(JMOE_REGISTERS_K, "k8.f32.tf32.tf32", "f", ", 1, 1")
@@ -204,7 +209,8 @@ __device__ __forceinline__ void wgmma_e4m3(float (&d)[N / 2], uint64_t a, uint64
 }
 
 template <int N>
-__device__ __forceinline__ void wgmma_e4m3_registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, int scale_d) {
+__device__ __forceinline__ void wgmma_e4m3_registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b,
+                                                     int scale_d) {
     static_assert(N >= 8 && N <= 256 && N % 8 == 0, "N is 8, 16, 24, ... 256");
     JMOE_LIST_OF_ALL_TYPES(JMOE_REGISTERS_K, "k32.f32.e4m3.e4m3", "f", ", 1, 1")
     JMOE_LIST_OF_FLOAT_TYPES(JMOE_REGISTERS_K, "k32.f32.e4m3.e4m3", "f", ", 1, 1")

@@ -1,5 +1,5 @@
-// Clusters of two blocks: multicast, copies and stores into the other block. Each block dumps shared_bytes of its shared
-// memory to out + rank * shared_bytes. Launch with a cluster of (2,1,1).
+// Clusters of two blocks: multicast, copies and stores into the other block. Each block dumps shared_bytes of its
+// shared memory to out + rank * shared_bytes. Launch with a cluster of (2,1,1).
 #include "common/ptx.cuh"
 
 #ifdef JMOE_SM90
@@ -44,8 +44,8 @@ __device__ __forceinline__ void finish(const unsigned char* shared, int shared_b
 
 // Block r loads the box at row y + r * rows to byte r * box_bytes of both blocks.
 extern "C" __global__ void __launch_bounds__(128)
-    probe_tma_multicast_2d(const __grid_constant__ ptx::TensorMap map, void* out, int box_bytes, int shared_bytes, int x,
-                           int y, int rows) {
+    probe_tma_multicast_2d(const __grid_constant__ ptx::TensorMap map, void* out, int box_bytes, int shared_bytes,
+                           int x, int y, int rows) {
     JMOE_PROBE(2 * box_bytes, ptx::tma_load_2d_multicast(address + rank * box_bytes, &map, barrier, x,
                                                           y + int(rank) * rows, 3));
 }

@@ -38,22 +38,22 @@ __device__ __forceinline__ void dump_shared(const unsigned char* shared, int byt
 #endif
 
 extern "C" __global__ void __launch_bounds__(128)
-    probe_tma_load_1d(const __grid_constant__ ptx::TensorMap map, void* out, int target, int box_bytes, int shared_bytes,
-                      int x) {
+    probe_tma_load_1d(const __grid_constant__ ptx::TensorMap map, void* out, int target, int box_bytes,
+                      int shared_bytes, int x) {
     JMOE_LOAD(ptx::tma_load_1d(address, &map, barrier, x));
 }
 JMOE_EXPORT(probe_tma_load_1d, 128, 1, 0);
 
 extern "C" __global__ void __launch_bounds__(128)
-    probe_tma_load_2d(const __grid_constant__ ptx::TensorMap map, void* out, int target, int box_bytes, int shared_bytes,
-                      int x, int y) {
+    probe_tma_load_2d(const __grid_constant__ ptx::TensorMap map, void* out, int target, int box_bytes,
+                      int shared_bytes, int x, int y) {
     JMOE_LOAD(ptx::tma_load_2d(address, &map, barrier, x, y));
 }
 JMOE_EXPORT(probe_tma_load_2d, 128, 1, 0);
 
 extern "C" __global__ void __launch_bounds__(128)
-    probe_tma_load_3d(const __grid_constant__ ptx::TensorMap map, void* out, int target, int box_bytes, int shared_bytes,
-                      int x, int y, int z) {
+    probe_tma_load_3d(const __grid_constant__ ptx::TensorMap map, void* out, int target, int box_bytes,
+                      int shared_bytes, int x, int y, int z) {
     JMOE_LOAD(ptx::tma_load_3d(address, &map, barrier, x, y, z));
 }
 JMOE_EXPORT(probe_tma_load_3d, 128, 1, 0);
@@ -90,7 +90,8 @@ extern "C" __global__ void __launch_bounds__(128)
 JMOE_EXPORT(probe_tma_store_2d, 128, 1, 0);
 
 extern "C" __global__ void __launch_bounds__(128)
-    probe_tma_store_3d(const void* in, const __grid_constant__ ptx::TensorMap map, int image_bytes, int x, int y, int z) {
+    probe_tma_store_3d(const void* in, const __grid_constant__ ptx::TensorMap map, int image_bytes, int x, int y,
+                       int z) {
     JMOE_STORE(ptx::tma_store_3d(&map, address, x, y, z));
 }
 JMOE_EXPORT(probe_tma_store_3d, 128, 1, 0);
@@ -113,7 +114,8 @@ extern "C" __global__ void __launch_bounds__(128) probe_bulk_store(const void* i
 }
 JMOE_EXPORT(probe_bulk_store, 128, 1, 0);
 
-extern "C" __global__ void __launch_bounds__(128) probe_bulk_reduce_add_f32(const void* in, void* out, int image_bytes) {
+extern "C" __global__ void __launch_bounds__(128)
+    probe_bulk_reduce_add_f32(const void* in, void* out, int image_bytes) {
     JMOE_STORE(ptx::bulk_reduce_add_f32(static_cast<float*>(out), address, image_bytes));
 }
 JMOE_EXPORT(probe_bulk_reduce_add_f32, 128, 1, 0);

@@ -1,4 +1,5 @@
-// wgmma: the image is copied to shared memory at a 1024-byte boundary; descriptors are given as for an image at address 0.
+// wgmma: the image is copied to shared memory at a 1024-byte boundary; descriptors are given as for an image at address
+// 0.
 #include "common/ptx.cuh"
 
 #ifdef JMOE_SM90

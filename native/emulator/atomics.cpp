@@ -78,7 +78,9 @@ Bits atomic(AtomicOperation operation, void* address, Bits value, Bits compare, 
     return old;
 }
 
-float flush_subnormal(float value) { return std::fpclassify(value) == FP_SUBNORMAL ? std::copysign(0.0f, value) : value; }
+float flush_subnormal(float value) {
+    return std::fpclassify(value) == FP_SUBNORMAL ? std::copysign(0.0f, value) : value;
+}
 
 template <class Bits, class Float, class Sum>
 Float atomic_float(Float* address, Site site, Sum sum) {

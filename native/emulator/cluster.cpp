@@ -11,7 +11,7 @@ __thread Thread* current_thread __attribute__((tls_model("initial-exec")));
 __thread Cluster* current_cluster __attribute__((tls_model("initial-exec")));
 
 // Rounds in which every thread that can run only polls, before the cluster is said to hang.
-constexpr uint64_t max_idle_rounds = 1000000;
+constexpr uint64_t max_idle_rounds = 20000;
 
 // So many atomics in a row look like a loop that waits for another thread.
 constexpr int max_atomics_in_turn = 100;

@@ -34,7 +34,6 @@ public:
     std::string who_waits() const;
 
     const Launch& launch() const { return launch_; }
-    const std::byte* params() const { return params_; }
     const Schedule& schedule() const { return schedule_; }
     uint64_t number() const { return number_; }  // position in the grid, counted in clusters
     std::vector<std::unique_ptr<Block>>& blocks() { return blocks_; }

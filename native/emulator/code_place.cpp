@@ -36,7 +36,8 @@ int take_line(void* data, uintptr_t, const char* file, int line, const char*) {
     }
     const char* name = short_name(file);
     *static_cast<std::string*>(data) = text("%s:%d", name, line);
-    bool is_language = std::strncmp(name, "simt", 4) == 0 || std::strcmp(name, "export.h") == 0;
+    bool is_language = std::strncmp(name, "simt", 4) == 0 || std::strncmp(name, "ptx", 3) == 0 ||
+                       std::strcmp(name, "export.h") == 0;
     return is_language ? 0 : 1;
 }
 

@@ -123,15 +123,15 @@ std::vector<std::byte> pack_params(const Request& request, const emulator::Kerne
     return packed;
 }
 
-// A parameter of pointer size that holds an address of the device must point into living memory (or to its end: an
-// empty tensor) that the stream has reached. What the kernel does with it is checked by the emulator.
+// A pointer must lead into living memory (or to its end: an empty tensor) that the stream has reached. What the kernel
+// does with it, and whether it is device memory at all, the emulator checks.
 std::string stale_pointer(const emulator::Launch& launch) {
     const emulator::Kernel& kernel = *launch.kernel;
     for (int param = 0; param < kernel.num_params; param++) {
-        CUdeviceptr address = 0;
-        if (kernel.param_bytes[param] != sizeof address) {
+        if (!kernel.param_is_pointer[param]) {
             continue;
         }
+        CUdeviceptr address = 0;
         std::memcpy(&address, launch.params.data() + kernel.param_offset(param), sizeof address);
         if (!emulator::in_device_range(address)) {
             continue;

@@ -13,53 +13,38 @@
 #include "memory.h"
 #include "worker.h"
 
-// The first and last byte of the library itself: its tables are no mistake to read. The linker defines both.
-extern "C" const char __ehdr_start __attribute__((visibility("hidden")));
-extern "C" const char _end __attribute__((visibility("hidden")));
-
 namespace emulator {
 
 namespace {
 
 constexpr uintptr_t null_page_bytes = 65536;
 
-bool is_between(const void* address, const void* begin, const void* end) {
-    return uintptr_t(address) - uintptr_t(begin) < uintptr_t(end) - uintptr_t(begin);
-}
+// User space ends here; random bits taken for a pointer mostly lie above.
+constexpr uintptr_t user_space_end = uintptr_t(1) << 47;
 
-template <class Type>
-bool is_inside(const void* address, const Type* first, size_t count) {
-    return is_between(address, first, first + count);
-}
-
-// Memory that a kernel touches without any pointer of its own: its stack, threadIdx and its like, parameters, tables.
-bool is_own(const void* address) {
-    const Stack& stack = current_thread->fiber.stack();
-    const std::vector<Thread>& threads = current_block().threads;
-    return is_inside(address, stack.low, stack.bytes) || is_inside(address, threads.data(), threads.size()) ||
-           is_between(address, &__ehdr_start, &_end) || is_inside(address, &current_thread, 1) ||
-           is_inside(address, &current_cluster, 1) ||
-           is_inside(address, current_cluster->params(), current_cluster->launch().params.size());
+// "of 4 bytes at byte 40 of row_max, which has 32": counted from the nearest array below.
+std::string outside_of_arrays(const Block& block, uint32_t offset, size_t bytes) {
+    const SharedRegion* nearest = nullptr;
+    for (const SharedRegion& region : block.regions) {
+        if (region.begin <= offset && (nearest == nullptr || nearest->begin < region.begin)) {
+            nearest = &region;
+        }
+    }
+    if (nearest == nullptr) {
+        return text("of %zu bytes at shared address %#x, below every array", bytes, offset);
+    }
+    const char* name = nearest->array == nullptr ? "dynamic shared memory" : nearest->array->name;
+    return text("of %zu bytes at byte %u of %s, which has %u", bytes, offset - nearest->begin, name,
+                nearest->end - nearest->begin);
 }
 
 void access_shared(const Access& access, int rank, const void* address, size_t bytes) {
     Block& block = *current_cluster->blocks()[size_t(rank)];
     uint32_t offset = uint32_t(uintptr_t(address) - uintptr_t(block.window));
-    ShadowCells& cells = current_cluster->worker().cells[size_t(rank)];
     if (block.region_of(offset, bytes) == nullptr) {
-        std::string problem = text("%s of %zu bytes at shared address %#x, outside of every array", access.what, bytes,
-                                   offset);
-        for (const SharedRegion& region : block.regions) {
-            if (offset >= region.begin && offset < region.end + 256) {
-                problem = text("%s of %zu bytes at byte %u of %s, which has %u", access.what, bytes,
-                               offset - region.begin,
-                               region.array == nullptr ? "dynamic shared memory" : region.array->name,
-                               region.end - region.begin);
-            }
-        }
-        fail_access(access, problem);
+        fail_access(access, text("%s ", access.what) + outside_of_arrays(block, offset, bytes));
     }
-    cells.access(access, offset, bytes);
+    current_cluster->worker().cells[size_t(rank)].access(access, offset, bytes);
 }
 
 void check_access(const void* address, size_t bytes, bool write, bool aligned, const void* code) {
@@ -71,10 +56,11 @@ void check_access(const void* address, size_t bytes, bool write, bool aligned, c
     int rank = current_cluster->worker().rank_of(address);
     bool device = rank < 0 && in_device_range(DeviceAddress(address));
     if (rank < 0 && !device) {
-        if (!is_own(address)) {
-            bool null = uintptr_t(address) < null_page_bytes;
-            fail_access(access, text("%s of %zu bytes at %p: %s", what, bytes, address,
-                                     null ? "a null pointer" : "neither shared nor device memory"));
+        // The kernel's stack, threadIdx and its like, parameters, tables, and what inline code of the emulator itself
+        // looks at. Host pointers as kernel arguments were refused at the launch.
+        if (uintptr_t(address) < null_page_bytes || uintptr_t(address) >= user_space_end) {
+            fail_access(access, text("%s of %zu bytes through %s pointer %p", what, bytes,
+                                     uintptr_t(address) < null_page_bytes ? "the null" : "a wild", address));
         }
         return;
     }

@@ -86,7 +86,8 @@ namespace {
 
 void check_bulk(const void* global, uint32_t shared, uint32_t bytes, const char* what, Site site) {
     if (reinterpret_cast<uintptr_t>(global) % 16 != 0 || shared % 16 != 0 || bytes % 16 != 0) {
-        fail_at(site, "%s: global %p, shared %#x, %u bytes: each must be a multiple of 16", what, global, shared, bytes);
+        fail_at(site, "%s: global %p, shared %#x, %u bytes: each must be a multiple of 16", what, global, shared,
+                bytes);
     }
 }
 

@@ -55,19 +55,23 @@ Mbarrier& mbarrier_for_thread(uint32_t address, const char* what, Site site) {
                     address, short_name(barrier.init_site.file), barrier.init_site.line);
         }
     } else if (!barrier.fenced || own_copies().cluster_epoch <= barrier.fence_epoch) {
-        fail_at(site, "%s: mbarrier at %#x of another block needs fence.mbarrier_init by the thread that initialised it, "
-                "then barrier.cluster", what, address);
+        fail_at(site,
+                "%s: mbarrier at %#x of another block needs fence.mbarrier_init by the thread that initialised it, "
+                "then barrier.cluster",
+                what, address);
     }
     return barrier;
 }
 
 void mbarrier_add_arrivals(Mbarrier& barrier, uint32_t count, const char* what, Site site) {
     if (!barrier.observed) {
-        fail_at(site, "%s: mbarrier at %#x: arrival in phase %" PRIu64 ", but no wait has returned true for phase %" PRIu64,
+        fail_at(site,
+                "%s: mbarrier at %#x: arrival in phase %" PRIu64 ", but no wait has returned true for phase %" PRIu64,
                 what, barrier.address, barrier.phase, barrier.phase - 1);
     }
     if (count > barrier.pending) {
-        fail_at(site, "%s: mbarrier at %#x: more arrivals than its count of %u", what, barrier.address, barrier.expected);
+        fail_at(site, "%s: mbarrier at %#x: more arrivals than its count of %u", what, barrier.address,
+                barrier.expected);
     }
     barrier.pending -= count;
 }
@@ -118,7 +122,7 @@ using namespace emulator;
 namespace {
 
 // Only false chances what the ISA allows: try_wait gives up after a time limit.
-constexpr uint64_t spurious_chances = 6;
+constexpr uint64_t spurious_chances = 3;
 
 enum class WaitScope : uint8_t { block, cluster };
 

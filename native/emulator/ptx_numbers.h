@@ -81,6 +81,8 @@ inline uint32_t tf32_bits(float value) {
     return (bits + 0x1000) & 0xffffe000;
 }
 
-inline float flush_subnormal(float value) { return std::fpclassify(value) == FP_SUBNORMAL ? std::copysign(0.0f, value) : value; }
+inline float flush_subnormal(float value) {
+    return std::fpclassify(value) == FP_SUBNORMAL ? std::copysign(0.0f, value) : value;
+}
 
 }  // namespace emulator

@@ -37,8 +37,8 @@ void check(const RegisterPool& pool, bool increase, int registers, const char* w
         fail_at(site, "%s has no effect in a kernel without launch bounds", what);
     }
     const int current = pool.of_warpgroup[warpgroup];
-    // How many registers ptxas gave the kernel is not known, only that the launch bounds allow no more: the first inc may
-    // ask for fewer than that.
+    // How many registers ptxas gave the kernel is not known, only that the launch bounds allow no more: the first inc
+    // may ask for fewer than that.
     const bool exact = !pool.barriers_at_change[warpgroup].empty();
     if (increase ? exact && registers < current : registers > current) {
         fail_at(site, "%s %d, but the warpgroup has %d registers per thread", what, registers, current);
@@ -96,7 +96,8 @@ void set_registers(bool increase, int registers, Site site) {
     RegisterPool& pool = ptx_state(current_block()).registers;
     while (increase && !take(pool, registers)) {
         pool.waiting.push_back(current_thread);
-        block_on({.what = what, .site = site, .describe = describe_pool, .object = &pool, .detail = uint64_t(registers)});
+        const uint64_t asked = uint64_t(registers);
+        block_on({.what = what, .site = site, .describe = describe_pool, .object = &pool, .detail = asked});
     }
 }
 

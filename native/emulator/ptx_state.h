@@ -33,9 +33,9 @@ struct Mbarrier {
     bool fenced = false;
     uint32_t fence_epoch = 0;
 
-    // What the arrivals of this phase, and those of the completed ones, hand on: to every wait; to waits of cluster scope
-    // (arrivals from other blocks with release.cluster); to asynchronous operations of the waiter (arrivals from other
-    // blocks without it: enough to hand back a buffer, not to hand over data).
+    // What the arrivals of this phase, and those of the completed ones, hand on: to every wait; to waits of cluster
+    // scope (arrivals from other blocks with release.cluster); to asynchronous operations of the waiter (arrivals from
+    // other blocks without it: enough to hand back a buffer, not to hand over data).
     struct Handover {
         SyncPoint any;
         SyncPoint cluster;

@@ -60,7 +60,8 @@ std::string refuse_extents(const TensorMapRequest& request) {
     }
     for (uint32_t dim = 0; dim + 1 < request.rank; dim++) {
         if (request.strides[dim] % 16 != 0 || request.strides[dim] >= stride_bound) {
-            return text("globalStrides[%u] is %" PRIu64 ", expected a multiple of 16 below 2^40", dim, request.strides[dim]);
+            return text("globalStrides[%u] is %" PRIu64 ", expected a multiple of 16 below 2^40", dim,
+                        request.strides[dim]);
         }
     }
     const uint32_t inner_bytes = request.box[0] * bytes_of_element[request.type];
@@ -68,7 +69,8 @@ std::string refuse_extents(const TensorMapRequest& request) {
         return text("boxDim[0] takes %u bytes, expected a multiple of 16", inner_bytes);
     }
     if (request.swizzle != 0 && inner_bytes > swizzle_span[request.swizzle]) {
-        return text("boxDim[0] takes %u bytes, more than the swizzle of %u", inner_bytes, swizzle_span[request.swizzle]);
+        return text("boxDim[0] takes %u bytes, more than the swizzle of %u", inner_bytes,
+                    swizzle_span[request.swizzle]);
     }
     return "";
 }

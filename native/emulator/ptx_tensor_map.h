@@ -52,8 +52,8 @@ static_assert(sizeof(TensorMapBits) <= 128);
 // False if the 128 bytes were not written by encode_tensor_map.
 bool decode_tensor_map(const void* map, TensorMapBits& bits);
 
-// 16-byte pieces are exchanged by their address: bits 4.. are XORed with bits 7.. ; swizzle_bits 0, 1, 2, 3 for none, 32,
-// 64 and 128 bytes.
+// 16-byte pieces are exchanged by their address: bits 4.. are XORed with bits 7.. ; swizzle_bits is 0, 1, 2, 3 for
+// none, 32, 64 and 128 bytes.
 constexpr uint32_t swizzled(uint32_t address, int swizzle_bits) {
     return address ^ ((address >> 7 & ((1u << swizzle_bits) - 1)) << 4);
 }

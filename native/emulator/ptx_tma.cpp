@@ -63,7 +63,8 @@ BoxRow row_of(const TensorMapBits& map, const Coordinates& corner, uint32_t row)
     const int64_t end = begin + map.box[0];
     const int64_t first = std::clamp<int64_t>(0, begin, end);
     const int64_t last = std::clamp<int64_t>(int64_t(map.dims[0]), first, end);
-    return {first < last, uint32_t(first - begin), uint32_t(last - begin), address + uint64_t(first) * map.element_bytes()};
+    address += uint64_t(first) * map.element_bytes();
+    return {first < last, uint32_t(first - begin), uint32_t(last - begin), address};
 }
 
 // What elements outside of the tensor are filled with.
@@ -80,7 +81,8 @@ void fill(const TensorMapBits& map, std::byte* row) {
 }
 
 // Moves a row between its place in the swizzled box, which begins at `shared`, and a plain buffer.
-void exchange_row(const TensorMapBits& map, uint32_t shared, uint32_t row, std::byte* box, std::byte* plain, bool to_box) {
+void exchange_row(const TensorMapBits& map, uint32_t shared, uint32_t row, std::byte* box, std::byte* plain,
+                  bool to_box) {
     const uint32_t inner = map.inner_bytes();
     for (uint32_t byte = 0; byte < inner; byte += 16) {
         std::byte* piece = box + (swizzled(shared + row * inner + byte, map.swizzle) - shared);
@@ -130,7 +132,8 @@ void add_halves(std::byte* to, const std::byte* from, size_t count, float (*valu
     }
 }
 
-void add_elements(TensorElement element, std::byte* to, const std::byte* from, size_t count, const char* what, Site site) {
+void add_elements(TensorElement element, std::byte* to, const std::byte* from, size_t count, const char* what,
+                  Site site) {
     switch (element) {
         case TensorElement::u32:
         case TensorElement::i32: add_numbers<uint32_t>(to, from, count); break;

@@ -199,8 +199,8 @@ void issue_finish(void* const* operands, uint32_t) {
     WgmmaRegisters& accumulators = *operation.accumulators;
     hide(accumulators);
     accumulators.under_way++;
-    const auto multiply = [=, accumulators = operation.accumulators, a_values = operation.a_values](AsyncOperation& own) {
-        wgmma_compute(own, instruction, a_values, accumulators->values, site);
+    const auto multiply = [=, d = operation.accumulators, a_values = operation.a_values](AsyncOperation& own) {
+        wgmma_compute(own, instruction, a_values, d->values, site);
     };
     operation.ticket = defer("wgmma", site, &accumulators, multiply, &known);
     if (current_cluster->schedule().async == async_early) {

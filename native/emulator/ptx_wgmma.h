@@ -49,7 +49,8 @@ void wgmma_bf16(float (&d)[N / 2], uint64_t a, uint64_t b, int scale_d, Site sit
 }
 
 template <int N, int TRANSPOSE_B = 0>
-void wgmma_bf16_registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, int scale_d, Site site = Site::here()) {
+void wgmma_bf16_registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, int scale_d,
+                          Site site = Site::here()) {
     static_assert(wgmma_width<N>, "N is 8, 16, 24, ... 256");
     wgmma({WgmmaType::bf16, N, reinterpret_cast<uint32_t*>(d), a, 0, b, scale_d != 0, false, TRANSPOSE_B != 0}, site);
 }
@@ -63,7 +64,8 @@ void wgmma_f16(float (&d)[N / 2], uint64_t a, uint64_t b, int scale_d, Site site
 }
 
 template <int N, int TRANSPOSE_B = 0>
-void wgmma_f16_registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, int scale_d, Site site = Site::here()) {
+void wgmma_f16_registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, int scale_d,
+                         Site site = Site::here()) {
     static_assert(wgmma_width<N>, "N is 8, 16, 24, ... 256");
     wgmma({WgmmaType::f16, N, reinterpret_cast<uint32_t*>(d), a, 0, b, scale_d != 0, false, TRANSPOSE_B != 0}, site);
 }
@@ -75,7 +77,8 @@ void wgmma_tf32(float (&d)[N / 2], uint64_t a, uint64_t b, int scale_d, Site sit
 }
 
 template <int N>
-void wgmma_tf32_registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, int scale_d, Site site = Site::here()) {
+void wgmma_tf32_registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, int scale_d,
+                          Site site = Site::here()) {
     static_assert(wgmma_width<N>, "N is 8, 16, 24, ... 256");
     wgmma({WgmmaType::tf32, N, reinterpret_cast<uint32_t*>(d), a, 0, b, scale_d != 0, false, false}, site);
 }
@@ -87,7 +90,8 @@ void wgmma_e4m3(float (&d)[N / 2], uint64_t a, uint64_t b, int scale_d, Site sit
 }
 
 template <int N>
-void wgmma_e4m3_registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, int scale_d, Site site = Site::here()) {
+void wgmma_e4m3_registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, int scale_d,
+                          Site site = Site::here()) {
     static_assert(wgmma_width<N>, "N is 8, 16, 24, ... 256");
     wgmma({WgmmaType::e4m3, N, reinterpret_cast<uint32_t*>(d), a, 0, b, scale_d != 0, false, false}, site);
 }

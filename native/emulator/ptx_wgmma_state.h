@@ -58,7 +58,8 @@ struct WarpgroupState {
     SyncPoint waited;  // what the newest wait_group waited for
 };
 
-// The operation itself. d holds n / 2 values of each thread, thread after thread; a_registers is empty or holds 4 of each.
+// The operation itself. d holds n / 2 values of each thread, thread after thread; a_registers is empty or holds 4 of
+// each.
 void wgmma_compute(AsyncOperation& operation, const ptx::Wgmma& operands, const std::vector<uint32_t>& a_registers,
                    std::vector<uint32_t>& d, Site site);
 

@@ -16,7 +16,8 @@ struct Schedule {
     int policy = in_order;
     uint64_t seed = 1;
     int async = async_random;
-    int preempt = 0;  // 1 in this many memory accesses (race build), atomics and barriers lets another thread run; 0 never
+    // One in this many atomics, barriers and, in the race build, memory accesses lets another thread run; 0: none.
+    int preempt = 0;
 };
 
 // For the launches that start from now on, in the whole process.

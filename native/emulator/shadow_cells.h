@@ -82,7 +82,8 @@ private:
     void check_reader(const Access& access, const Reader& reader, uint32_t offset) const;
     void record_read(const Access& access, Cell& cell);
     void record_write(const Access& access, Cell& cell);
-    [[noreturn]] void race(const Access& access, uint32_t offset, const char* earlier, uint32_t agent, Place place) const;
+    [[noreturn]] void race(const Access& access, uint32_t offset, const char* earlier, uint32_t agent,
+                           Place place) const;
     [[noreturn]] void fail_object(const Access& access, uint32_t offset) const;
 
     struct Object {

@@ -170,9 +170,10 @@ void functions_tellTheirParameters() {
 void kernel_errorIsStickyUntilReset() {
     CUdeviceptr data = ints(4, 1);
     CUstream stream = new_stream();
-    OK(launch(kernel("store_past_end"), 1, 32, stream, data, 4));
+    OK(launch(kernel("fail_always"), 1, 32, stream, data, 4));
     EXPECT(CUDA_ERROR_LAUNCH_FAILED, cuStreamSynchronize(stream));
-    REQUIRE_TEXT(CUDA_ERROR_LAUNCH_FAILED, "store_past_end");
+    REQUIRE_TEXT(CUDA_ERROR_LAUNCH_FAILED, "kernel fail_always");
+    REQUIRE_TEXT(CUDA_ERROR_LAUNCH_FAILED, "failed as asked");
     EXPECT(CUDA_ERROR_LAUNCH_FAILED, cuCtxSynchronize());
     EXPECT(CUDA_ERROR_LAUNCH_FAILED, cuMemAlloc_v2(&data, 4));
     EXPECT(CUDA_ERROR_LAUNCH_FAILED, cuStreamDestroy_v2(stream));
@@ -190,6 +191,13 @@ void kernel_errorIsStickyUntilReset() {
     OK(cuMemcpyDtoH_v2(&got, data, 4));
     REQUIRE(got == 4);
     OK(cuDevicePrimaryCtxRelease_v2(0));
+}
+
+void kernel_refusesHostPointers() {
+    int pageable[4] = {};
+    OK(launch(kernel("scale_add"), 1, 32, nullptr, reinterpret_cast<CUdeviceptr>(pageable), 4, 2, 2));
+    EXPECT(CUDA_ERROR_LAUNCH_FAILED, cuCtxSynchronize());
+    REQUIRE_TEXT(CUDA_ERROR_LAUNCH_FAILED, "parameter 0");
 }
 
 void faults_strikeWhenTheyAreDue() {
@@ -289,6 +297,7 @@ int main() {
     add(tests, in_every_timing("extended_launchesAreChecked", extended_launchesAreChecked));
     add(tests, in_every_timing("functions_tellTheirParameters", functions_tellTheirParameters));
     add(tests, in_every_timing("kernel_errorIsStickyUntilReset", kernel_errorIsStickyUntilReset));
+    add(tests, in_every_timing("kernel_refusesHostPointers", kernel_refusesHostPointers));
     add(tests, in_every_timing("faults_strikeWhenTheyAreDue", faults_strikeWhenTheyAreDue));
     add(tests, in_every_timing("machine_isAsDescribed", machine_isAsDescribed));
     add(tests, in_every_timing("discarded_launchesAreChecked", discarded_launchesAreChecked));

@@ -228,10 +228,12 @@ void registered_memoryIsPageLocked() {
     EXPECT(CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED, cuMemHostUnregister(numbers.data()));
 }
 
-// More elements than an int counts cost nothing until they are touched.
+#ifndef __SANITIZE_ADDRESS__  // which writes one byte of its own for eight of ours
+// More floats than an int counts cost nothing until they are touched.
 void huge_blocksAreCheap() {
+    start(late);
     CUdeviceptr data = 0;
-    size_t bytes = 20ULL << 30;
+    size_t bytes = 10ULL << 30;
     int number = 7;
     OK(cuMemAlloc_v2(&data, bytes));
     OK(cuMemcpyHtoD_v2(data + bytes - 4, &number, 4));
@@ -240,6 +242,7 @@ void huge_blocksAreCheap() {
     REQUIRE(number == 7);
     OK(cuMemFree_v2(data));
 }
+#endif
 
 }  // namespace
 
@@ -253,7 +256,9 @@ int main() {
     add(tests, in_every_timing("memory_runsOut", memory_runsOut));
     add(tests, in_every_timing("pool_keepsWhatItMay", pool_keepsWhatItMay));
     add(tests, in_every_timing("pointers_knowWhatTheyAre", pointers_knowWhatTheyAre));
-    add(tests, in_every_timing("huge_blocksAreCheap", huge_blocksAreCheap));
+#ifndef __SANITIZE_ADDRESS__
+    tests.push_back({"huge_blocksAreCheap", huge_blocksAreCheap});
+#endif
     tests.push_back({"late_freeBeforeTheCopyIsNoticed", late_freeBeforeTheCopyIsNoticed});
     tests.push_back({"late_hostFreeBeforeTheCopyIsNoticed", late_hostFreeBeforeTheCopyIsNoticed});
     tests.push_back({"late_useBeforeTheAllocationIsNoticed", late_useBeforeTheAllocationIsNoticed});

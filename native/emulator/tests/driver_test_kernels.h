@@ -1,6 +1,7 @@
 // The kernels that the driver's check programs launch.
 #pragma once
 
+#include "fail.h"
 #include "simt.h"
 
 struct CheckLaunch {
@@ -17,13 +18,12 @@ extern "C" inline void scale_add(int* data, int count, int factor, int addend) {
     }
 }
 
-extern "C" inline void store_past_end(int* data, int count) {
-    if (threadIdx.x == 0) {
-        data[count] = 1;
-    }
+// Fails in every build, also where the sanitizer would end the process at a stray store.
+extern "C" inline void fail_always(int*, int) {
+    emulator::fail("failed as asked");
 }
 
 static const CheckLaunch scale_add_launch = {128, 128, 0};
-static const CheckLaunch store_past_end_launch = {32, 1, 0};
+static const CheckLaunch fail_always_launch = {32, 1, 0};
 EMULATOR_EXPORT(scale_add, 256);
-EMULATOR_EXPORT(store_past_end, 256);
+EMULATOR_EXPORT(fail_always, 256);

@@ -126,11 +126,17 @@ int main() {
     int round = 0;
     for (const Problem& problem : problems) {
         for (Type x : host::kTypes) {
-            for (Type weight : host::kTypes) {
-                check_product(problem, x, weight, host::kTypes[round++ % 3]);
-            }
+            Type weight = host::kTypes[(round + x) % 3];
+            check_product(problem, x, weight, host::kTypes[(round / 3 + x) % 3]);
         }
         round++;
+    }
+    for (Type x : host::kTypes) {
+        for (Type weight : host::kTypes) {
+            for (Type y : host::kTypes) {
+                check_product({{5, 2}, 11, 37, 0, true, 1}, x, weight, y);
+            }
+        }
     }
     check_rows_alone();
     return check::result();

@@ -21,7 +21,8 @@ Words counting(size_t count) {
     return words;
 }
 
-// Every thread copies its word; thread 0 waits for the barrier. in[64]: 0 the plain form, 1 noinc with them in the count.
+// Every thread copies its word; thread 0 waits for the barrier. in[64]: 0 the plain form, 1 noinc with all in the
+// count.
 __global__ void copies_arrive(const uint32_t* in, uint32_t* out) {
     JMOE_SHARED(uint32_t, words, [64]);
     JMOE_SHARED(unsigned long long, barrier_word, [1]);

@@ -1,4 +1,4 @@
-// The sentences about wgmma and setmaxnreg, each under its name. Tiles hold ones everywhere, so that each wgmma adds its k.
+// The sentences about wgmma and setmaxnreg, each under its name. Tiles hold ones everywhere: each wgmma adds its k.
 #include <bit>
 
 #include "words.h"
@@ -215,14 +215,15 @@ void check_wgmma() {
     refuses<descriptors>("wgmma.desc: outside of shared memory", "wgmma", warpgroup, {outside});
     refuses<descriptors>("wgmma.base_offset: other than 0", "base offset 1", warpgroup, {base_offset});
     computes<truncation>("wgmma.tf32", warpgroup, {0x3f801fff}, all(8));
-    computes<truncation>("wgmma.tf32: the last bit that counts", warpgroup, {0x3f802000}, all(8 * (1 + 0x1p-10f) * (1 + 0x1p-10f)));
+    computes<truncation>("wgmma.tf32: the last bit that counts", warpgroup, {0x3f802000},
+                         all(8 * (1 + 0x1p-10f) * (1 + 0x1p-10f)));
     computes<rewrite>("wgmma.proxy", warpgroup, {1}, all(16 + 64));
     refuses_in_race_build<rewrite>("proxy.read: ordinary stores before wgmma", "proxy", warpgroup, {0});
     check::report("wgmma.trans", TransposesBf16<1, 1> && TransposesRegisters<1> && !TransposesRegisters<1, 1> &&
                                      !TransposesTf32<1> && !TransposesE4m3<1>);
 }
 
-// Two warpgroups of a block of 256: the first gives registers, the second takes them. in: inc, second dec or 0, barrier.
+// The first warpgroup gives registers, the others take them.
 enum Registers { balanced, too_many, dec_up, inc_down, twice, twice_synchronised, part_of_warpgroup };
 
 __global__ void registers(const uint32_t* in, uint32_t* out) {

@@ -150,7 +150,7 @@ __global__ void exit_before_barrier() {
     __syncthreads();
 }
 
-__global__ void wrong_counts() { emulator::barrier_sync(1, threadIdx.x < 32 ? 32 : 64, emulator::Site::here()); }
+__global__ void wrong_counts() { emulator::barrier_sync(1, threadIdx.x < 32 ? 64 : 96, emulator::Site::here()); }
 
 __global__ void odd_count() { emulator::barrier_sync(1, 33, emulator::Site::here()); }
 
@@ -165,13 +165,12 @@ __global__ void wait_forever() {
     }
 }
 
-__global__ void half_a_warp() {
+// Lane 16 is waited for by lanes 0..15, and waits itself for a warp that has gone.
+__global__ void circle() {
     if (threadIdx.x < 16) {
         __shfl_sync(0x1ffffu, 1, 0);
     } else if (threadIdx.x == 16) {
-        __syncwarp(0xffff0000u);
-    } else {
-        __syncwarp(0xfffe0000u);
+        emulator::barrier_sync(5, 64, emulator::Site::here());
     }
 }
 
@@ -199,12 +198,13 @@ __global__ void trap() { __trap(); }
 void check_errors() {
     check::reports<divergent_barrier>("divergent __syncthreads", "two places", {1, 64});
     check::reports<exit_before_barrier>("exit before a barrier", "exit", {1, 64});
-    check::reports<wrong_counts>("barrier with two counts", "is used with", {1, 64});
+    check::reports<wrong_counts>("barrier with two counts", "is used with", {1, 96});
     check::reports<odd_count>("barrier count that is no multiple of 32", "33 threads", {1, 64});
     check::reports<cluster_without_wait>("cluster barrier arrived at twice", "arrive twice", {2, 32, 0, 2});
-    check::reports<wait_forever>("deadlock in a named barrier", "barrier 2, 64 of 128 threads have come", {1, 96});
-    check::reports<wait_forever>("a deadlock says who has exited", "32 threads from thread (0,0,0) to thread (31,0,0) have exited", {1, 96});
-    check::reports<half_a_warp>("deadlock in warp masks", "mask 0001ffff, lanes 0000ffff have come", {1, 32});
+    check::reports<wait_forever>("deadlock in a named barrier", "barrier 2, 96 of 128 threads have come", {1, 128});
+    check::reports<wait_forever>("a deadlock says who has exited",
+                                 "32 threads from thread (0,0,0) to thread (31,0,0) have exited", {1, 128});
+    check::reports<circle>("deadlock in a warp mask", "mask 0001ffff, lanes 0000ffff have come", {1, 64});
     check::reports<trap>("trap names kernel, line, block and thread", "kernel checked, threads.cpp:", {1, 1});
     check::reports<trap>("trap names block and thread", "block (0,0,0) thread (0,0,0): __trap", {1, 1});
 }

@@ -68,12 +68,25 @@ final class CudaContext implements AutoCloseable {
     }
 
     private void retain() {
-        check(JCudaDriver.cuInit(0), "cuInit");
+        check(init(), "cuInit");
         check(JCudaDriver.cuDeviceGet(driverDevice, device.ordinal()), "cuDeviceGet");
         check(
                 JCudaDriver.cuDevicePrimaryCtxRetain(handle, driverDevice),
                 "cuDevicePrimaryCtxRetain");
         retained = true;
+    }
+
+    /** The first use of JCuda, which unpacks its native code under a fixed name and trusts it. */
+    private static int init() {
+        try {
+            return JCudaDriver.cuInit(0);
+        } catch (LinkageError e) {
+            throw new UnsupportedOperationException(
+                    "CUDA: JCuda's native library cannot be loaded; if a libJCudaDriver is in "
+                            + System.getProperty("java.io.tmpdir")
+                            + " remove it, or set -Djava.io.tmpdir",
+                    e);
+        }
     }
 
     CudaDevice device() {
@@ -218,15 +231,18 @@ final class CudaContext implements AutoCloseable {
                 makeCurrent();
                 stream.synchronise();
             } catch (CudaException e) {
-                failure = e;
+                failure = known ? null : e;
             }
-            try {
-                closeParts();
-            } finally {
-                restoreCurrent();
-                release();
+            for (Runnable part : parts()) {
+                try {
+                    part.run();
+                } catch (CudaException e) {
+                    failure = failure == null ? e : failure;
+                }
             }
-            if (failure != null && !known) {
+            restoreCurrent();
+            release();
+            if (failure != null) {
                 throw failure;
             }
         } finally {
@@ -234,13 +250,14 @@ final class CudaContext implements AutoCloseable {
         }
     }
 
-    private void closeParts() {
-        staging.close();
-        memory.close();
-        for (CudaModule module : modules) {
-            module.close();
-        }
-        stream.close();
+    /** What has to be closed, each even if another could not be. */
+    private List<Runnable> parts() {
+        List<Runnable> parts = new ArrayList<>();
+        parts.add(staging::close);
+        parts.add(memory::close);
+        modules.forEach(module -> parts.add(module::close));
+        parts.add(stream::close);
+        return parts;
     }
 
     /** A lost context would answer every later user with the same error. */

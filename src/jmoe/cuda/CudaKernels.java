@@ -6,7 +6,6 @@ import jmoe.ops.Activation;
 import jmoe.ops.Arguments;
 import jmoe.ops.Kernels;
 import jmoe.ops.RouterConfig;
-import jmoe.ops.RouterConfig.Capacity;
 import jmoe.ops.Routing;
 import jmoe.tensor.Check;
 import jmoe.tensor.DType;
@@ -50,10 +49,8 @@ public final class CudaKernels implements Kernels {
 
     private final CudaContext context;
     private final Operands operands;
-    private final RouteRule rule;
-    private final CudaModule route;
-    private final CudaModule routeCapacity;
-    private final CudaModule sortByExpert;
+    private final Route route;
+    private final SortByExpert sortByExpert;
     private final CudaModule permute;
     private final CudaModule groupedGemm;
     private final CudaModule swiglu;
@@ -68,10 +65,8 @@ public final class CudaKernels implements Kernels {
     public CudaKernels() {
         context = new CudaContext(usableDevice());
         operands = new Operands(context);
-        rule = new RouteRule(Arena.ofAuto());
-        route = context.module("route");
-        routeCapacity = context.module("route_capacity");
-        sortByExpert = context.module("sort_by_expert");
+        route = new Route(context);
+        sortByExpert = new SortByExpert(context);
         permute = context.module("permute");
         groupedGemm = context.module("grouped_gemm");
         swiglu = context.module("swiglu");
@@ -234,71 +229,9 @@ public final class CudaKernels implements Kernels {
         context.checkOpen();
         Arguments.route(logits, config, selectionBias, tokenTypes, routing);
         computable("route", "logits", logits);
-        int tokens = (int) routing.tokens();
-        Capacity capacity = config.capacity();
-        boolean ranked = capacity != null && capacity.byProbability();
-        boolean typed = config.tokenType() != RouterConfig.ALL_TOKENS;
         try (Operands on = operands.open()) {
-            long ids = on.out(routing.topkIds());
-            long weights = on.out(routing.topkWeights());
-            long bestScores = ranked ? on.scratch(4L * tokens) : 0;
-            CudaKernel kernel = route.kernel("route");
-            context.launch()
-                    .of(kernel)
-                    .pointer(on.in(logits))
-                    .pointer(on.in(selectionBias))
-                    .pointer(typed ? on.in(tokenTypes) : 0)
-                    .pointer(ids)
-                    .pointer(weights)
-                    .pointer(bestScores)
-                    .int32(tokens)
-                    .struct(rule.of(config), 8)
-                    .run(kernel.blocks(tokens));
-            if (capacity != null) {
-                dropBeyond(capacity, config, on, ids, weights, bestScores, tokens);
-            }
+            route.queue(on, logits, config, selectionBias, tokenTypes, routing);
             on.finish();
-        }
-    }
-
-    private void dropBeyond(
-            Capacity capacity,
-            RouterConfig config,
-            Operands on,
-            long ids,
-            long weights,
-            long bestScores,
-            int tokens) {
-        long order = 0;
-        if (capacity.byProbability()) {
-            order = on.scratch(4L * tokens);
-            CudaKernel ordering = routeCapacity.kernel("route_capacity_order");
-            context.launch()
-                    .of(ordering)
-                    .pointer(bestScores)
-                    .pointer(order)
-                    .int32(tokens)
-                    .run(ordering.blocks(tokens));
-        }
-        CudaKernel dropping = routeCapacity.kernel("route_capacity_drop");
-        context.launch()
-                .of(dropping)
-                .pointer(ids)
-                .pointer(order)
-                .pointer(weights)
-                .int32(tokens)
-                .int32(config.topK())
-                .int32(config.numExperts())
-                .int64(capacity.limit(tokens))
-                .run(dropping.blocks(config.numExperts()));
-        if (capacity.normaliseAfter()) {
-            CudaKernel normalising = routeCapacity.kernel("route_capacity_normalise");
-            context.launch()
-                    .of(normalising)
-                    .pointer(weights)
-                    .int32(tokens)
-                    .struct(rule.of(config), 8)
-                    .run(normalising.blocks(tokens));
         }
     }
 
@@ -306,71 +239,10 @@ public final class CudaKernels implements Kernels {
     public void sortByExpert(Routing routing) {
         context.checkOpen();
         Arguments.sortByExpert(routing);
-        int slots = (int) routing.topkIds().numElements();
-        int numExperts = routing.numExperts();
         try (Operands on = operands.open()) {
-            long ids = on.in(routing.topkIds());
-            long counts = on.out(routing.tokensPerExpert());
-            long offsets = on.out(routing.expertOffsets());
-            long rowToSlot = on.rowsOut(routing.rowToSlot());
-            long slotToRow = on.out(routing.slotToRow());
-            CudaKernel small = sortByExpert.kernel("sort_by_expert_small");
-            if (slots <= small.itemsPerBlock()) {
-                context.launch()
-                        .of(small)
-                        .pointer(ids)
-                        .pointer(counts)
-                        .pointer(offsets)
-                        .pointer(rowToSlot)
-                        .pointer(slotToRow)
-                        .int32(slots)
-                        .int32(numExperts)
-                        .run(1);
-            } else {
-                sortInChunks(on, ids, counts, offsets, rowToSlot, slotToRow, slots, numExperts);
-            }
+            sortByExpert.queue(on, routing);
             on.finish(routing.expertOffsets());
         }
-    }
-
-    private void sortInChunks(
-            Operands on,
-            long ids,
-            long counts,
-            long offsets,
-            long rowToSlot,
-            long slotToRow,
-            int slots,
-            int numExperts) {
-        CudaKernel counting = sortByExpert.kernel("sort_by_expert_count");
-        int chunks = (int) counting.blocks(slots);
-        long chunkCounts = on.scratch(4L * chunks * numExperts);
-        context.launch()
-                .of(counting)
-                .pointer(ids)
-                .pointer(chunkCounts)
-                .int32(slots)
-                .int32(numExperts)
-                .int32(counting.itemsPerBlock())
-                .run(chunks);
-        context.launch()
-                .of(sortByExpert.kernel("sort_by_expert_scan"))
-                .pointer(chunkCounts)
-                .pointer(counts)
-                .pointer(offsets)
-                .int32(numExperts)
-                .int32(chunks)
-                .run(1);
-        context.launch()
-                .of(sortByExpert.kernel("sort_by_expert_scatter"))
-                .pointer(ids)
-                .pointer(chunkCounts)
-                .pointer(rowToSlot)
-                .pointer(slotToRow)
-                .int32(slots)
-                .int32(numExperts)
-                .int32(counting.itemsPerBlock())
-                .run(chunks);
     }
 
     @Override

@@ -11,6 +11,7 @@ import java.lang.foreign.MemorySegment;
 import java.lang.ref.Cleaner;
 import java.util.Collections;
 import java.util.IdentityHashMap;
+import java.util.List;
 import java.util.Set;
 import java.util.concurrent.atomic.AtomicLong;
 
@@ -178,11 +179,19 @@ final class CudaMemory implements AutoCloseable {
                 live.size(),
                 bytes,
                 LEAKS_PROPERTY);
-        for (Block block : Set.copyOf(live)) {
+        CudaException failure = null;
+        for (Block block : List.copyOf(live)) {
             if (findsLeaks) {
                 report("were not freed before the backend was closed", block);
             }
-            free(block);
+            try {
+                free(block);
+            } catch (CudaException e) {
+                failure = failure == null ? e : failure;
+            }
+        }
+        if (failure != null) {
+            throw failure;
         }
     }
 }

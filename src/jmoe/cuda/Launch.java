@@ -114,8 +114,10 @@ final class Launch {
 
     /** The image is not of the source that this class was written for. */
     private IllegalStateException mismatch(String got, int[] expected) {
+        String name = current().name();
+        kernel = null;
         return new IllegalStateException(
-                current().name()
+                name
                         + ": expected "
                         + expected.length
                         + " parameters of "

@@ -125,17 +125,23 @@ final class Operands implements AutoCloseable {
         }
     }
 
+    /** Frees every copy, also after one of them could not be freed. */
     @Override
     public void close() {
-        try {
-            for (CudaMemory.Block block : blocks) {
+        CudaException failure = null;
+        for (CudaMemory.Block block : blocks) {
+            try {
                 context.memory().free(block);
+            } catch (CudaException e) {
+                failure = failure == null ? e : failure;
             }
-        } finally {
-            blocks.clear();
-            outputs.clear();
-            touchesHost = false;
-            context.exit();
+        }
+        blocks.clear();
+        outputs.clear();
+        touchesHost = false;
+        context.exit();
+        if (failure != null) {
+            throw failure;
         }
     }
 }

@@ -14,10 +14,12 @@ import java.lang.foreign.MemorySegment;
 final class RouteRule {
     static final long BYTES = 12 * 4 + 3 * 8;
 
+    static final long ALIGNMENT = 8;
+
     private final MemorySegment struct;
 
     RouteRule(Arena arena) {
-        struct = arena.allocate(BYTES, 8);
+        struct = arena.allocate(BYTES, ALIGNMENT);
     }
 
     /** The structure for a rule; valid until the next call. */

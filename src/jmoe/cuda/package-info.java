@@ -13,8 +13,9 @@
  *   <li>{@code CudaModule}, {@code CudaKernel}: compiled kernels and their constants; {@code
  *       Launch}, {@code LaunchConfig}: their arguments and their start; {@code TensorMap}: a matrix
  *       for the tensor memory accelerator;
- *   <li>{@code Operands}: host tensors on their way through an operation; {@code RouteRule}: a
- *       routing rule as kernels read it; {@code KernelCodes}: other choices as kernels read them.
+ *   <li>{@code Operands}: host tensors on their way through an operation; {@code Route}, {@code
+ *       SortByExpert}: the operations of several kernels; {@code RouteRule}, {@code KernelCodes}: a
+ *       routing rule and other choices as kernels read them.
  * </ul>
  *
  * <p>Flight Recorder shows launches, copies and allocations as {@code jmoe.KernelLaunch}, {@code

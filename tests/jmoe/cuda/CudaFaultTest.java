@@ -11,12 +11,17 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
 import java.lang.foreign.Arena;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 
 /** Whatever the driver refuses: a clear exception, no memory left, and the next backend works. */
 final class CudaFaultTest {
@@ -236,5 +241,28 @@ final class CudaFaultTest {
                         "cuTensorMapEncodeTiled: the CUDA driver "
                                 + library
                                 + " lacks this function; install NVIDIA driver 580 or later");
+    }
+
+    /** JCuda trusts whatever lies in the temporary folder under the name of its library. */
+    @Test
+    void damagedLibraryOfJCuda_isExplained(@TempDir Path folder) throws Exception {
+        Matcher version =
+                Pattern.compile("jcuda-natives-([0-9.]+-[a-z0-9_-]+)\\.jar")
+                        .matcher(System.getProperty("java.class.path"));
+        assertThat(version.find()).isTrue();
+        String name = "libJCudaDriver-" + version.group(1) + ".so";
+        Files.writeString(folder.resolve(name), "half a library");
+        List<String> lines =
+                Emulator.run(
+                        CudaProbeTest.Open.class,
+                        Map.of(),
+                        Emulator.NATIVE_ACCESS,
+                        "-Djava.io.tmpdir=" + folder,
+                        Emulator.driver(Emulator.library("fast")));
+        assertThat(lines.getLast())
+                .isEqualTo(
+                        "CUDA: JCuda's native library cannot be loaded; if a libJCudaDriver is in "
+                                + folder
+                                + " remove it, or set -Djava.io.tmpdir");
     }
 }

@@ -11,6 +11,7 @@ import org.junit.jupiter.api.io.TempDir;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
 
@@ -31,7 +32,7 @@ final class LayoutTest {
 
     /** In the order of the program below. */
     private static List<Long> ours() {
-        List<Long> numbers = new java.util.ArrayList<>();
+        List<Long> numbers = new ArrayList<>();
         numbers.add(LaunchConfig.LAYOUT.byteSize());
         for (String field : CONFIG_FIELDS) {
             numbers.add(LaunchConfig.LAYOUT.byteOffset(groupElement(field)));

@@ -1,5 +1,6 @@
 // A GEMM as it is written for Hopper: y [rows, outputs] = x [rows, inputs] * weight [outputs, inputs]^T, bf16.
-//   Grid: (outputs / 64, rows / 64) rounded up, 256 threads. Warpgroup 0 loads tiles by TMA, warpgroup 1 multiplies them.
+//   Grid: (outputs / 64, rows / 64) rounded up, 256 threads.
+//   Warpgroup 0 loads tiles by TMA, warpgroup 1 multiplies them.
 //   x_map and weight_map have boxes of 64 x 64 and the 128-byte swizzle. inputs is a multiple of 64.
 // Included once for each PLANTED: 0 is correct, the others have the mistake that stands beside their #if.
 
@@ -35,10 +36,9 @@ extern "C" __global__ void __launch_bounds__(256, 1)
         if (threadIdx.x == 0) {
             for (int step = 0; step < num_steps; step++) {
                 const int stage = step % STAGES;
-                const uint32_t parity = step / STAGES % 2;
                 const uint32_t x_tile = tiles + stage * 2 * TILE_BYTES;
 #if PLANTED != 2  // the producer does not wait for the stage to be empty
-                ptx::mbarrier_wait(empty + stage * 8, parity ^ 1);
+                ptx::mbarrier_wait(empty + stage * 8, (step / STAGES + 1) % 2);
 #endif
 #if PLANTED == 3  // half of the bytes are expected
                 ptx::mbarrier_arrive_expect_tx(full + stage * 8, TILE_BYTES);
@@ -59,12 +59,12 @@ extern "C" __global__ void __launch_bounds__(256, 1)
         const int stage = step % STAGES;
         const uint64_t x_tile = ptx::k_major_descriptor(tiles + stage * 2 * TILE_BYTES);
         const uint64_t weight_tile = ptx::k_major_descriptor(tiles + stage * 2 * TILE_BYTES + TILE_BYTES);
-#if PLANTED == 9  // one try in place of a loop: try_wait may give up
+#if PLANTED == 8  // one try in place of a loop: try_wait may give up
         ptx::mbarrier_try_wait(full + stage * 8, step / STAGES % 2);
 #elif PLANTED != 4  // the consumer does not wait for the tiles
         ptx::mbarrier_wait(full + stage * 8, step / STAGES % 2);
 #endif
-#if PLANTED != 10  // no wgmma.fence at all
+#if PLANTED != 9  // no wgmma.fence at all
         ptx::wgmma_fence();
 #endif
         for (int k = 0; k < 4; k++) {
@@ -102,4 +102,4 @@ extern "C" __global__ void __launch_bounds__(256, 1)
 #endif
 #endif
 }
-JMOE_EXPORT(PLANTED_KERNEL, 256, 64, 3 * 2 * 64 * 64 * 2);
+PLANTED_EXPORT(PLANTED_KERNEL, 256, 64, 3 * 2 * 64 * 64 * 2);

@@ -55,4 +55,4 @@ extern "C" __global__ void __launch_bounds__(128)
         }
     }
 }
-JMOE_EXPORT(PLANTED_KERNEL, 128, 64, mma_tile::STAGES * mma_tile::STAGE_BYTES);
+PLANTED_EXPORT(PLANTED_KERNEL, 128, 64, mma_tile::STAGES * mma_tile::STAGE_BYTES);

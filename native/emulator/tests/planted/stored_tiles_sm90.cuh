@@ -49,4 +49,4 @@ extern "C" __global__ void __launch_bounds__(128, 1)
     }
 #endif
 }
-JMOE_EXPORT(PLANTED_KERNEL, 128, 64, 2 * 64 * 64 * 2);
+PLANTED_EXPORT(PLANTED_KERNEL, 128, 64, 2 * 64 * 64 * 2);

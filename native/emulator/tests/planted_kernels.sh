@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Plants mistakes into copies of the real kernels and expects the race build to catch each of them: the check program of
+# the kernel has to fail. Prints one line per mistake, as the check programs do. Run by `make check-planted`, which sets
+#
+#   CXX, FLAGS, LINK   how a kernel is compiled for the race build, and what it is linked with
+#   RACE, OBJECTS      folder of the race build, and what it consists of, in the order of linking
+#   OUT                where the copies go
+set -euo pipefail
+
+# plant NAME FILE PROGRAM TEXT REPLACEMENT: replaces the first TEXT in a copy of FILE of ../kernels.
+plant() {
+    local name=$1 file=$2 program=$3 text=$4 replacement=$5
+    local folder=$OUT/$name content op
+    op=${program#kernels_}
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    cp -R ../kernels "$folder/kernels"
+    content=$(<"../kernels/$file")
+    if [ "${content/"$text"/}" = "$content" ]; then
+        echo "FAILED $name: kernels/$file no longer contains: $text"
+        return 1
+    fi
+    printf '%s\n' "${content/"$text"/"$replacement"}" >"$folder/kernels/$file"
+    # shellcheck disable=SC2086  # several words
+    $CXX -I"$folder/kernels" $FLAGS -c "$folder/kernels/$op.cu" -o "$folder/$op.o" || return 1
+    # shellcheck disable=SC2086
+    $CXX -o "$folder/check" ${OBJECTS/"$RACE/objects/kernels-$op.cu.o"/"$folder/$op.o"} \
+        "$RACE/objects/emulator-tests-$program.cpp.o" $LINK || return 1
+    timeout 300 "$folder/check" >"$folder/log" 2>&1 || true
+    if ! grep -q '^FAILED' "$folder/log"; then
+        echo "FAILED $name: was not caught"
+        return 1
+    fi
+    echo "ok $name: $(grep -m 1 '^FAILED' "$folder/log" | cut -c 8-200)"
+}
+
+failed=0
+# A failure of the compiler is one too: errexit does not hold left of ||.
+check() { plant "$@" || failed=1; }
+
+check ties_take_the_higher_id common/rank.cuh kernels_route \
+    'if (key > best.key && candidate' 'if (key >= best.key && candidate'
+check nan_is_selected common/rank.cuh kernels_route \
+    'constexpr uint32_t kNan = 1;' 'constexpr uint32_t kNan = 0xfffffff0u;'
+check warps_share_their_keys route.cu kernels_route \
+    'keys_of_warps[threadIdx.x / 32], token' 'keys_of_warps[0], token'
+check group_out_by_one route.cu kernels_route \
+    '(kept >> (id / width) & 1)' '(kept >> ((id + 1) / width) & 1)'
+check rows_handed_out_too_early sort_by_expert.cu kernels_sort_by_expert \
+    'int row = valid ? next[id] + peers.before : -1;
+        __syncwarp();' 'int row = valid ? next[id] + peers.before : -1;'
+check table_read_before_it_is_zero sort_by_expert.cu kernels_sort_by_expert \
+    'table[i] = 0;
+        }
+        __syncthreads();' 'table[i] = 0;
+        }'
+check slots_without_expert_scattered sort_by_expert.cu kernels_sort_by_expert \
+    'if (valid) {
+            row_to_slot[row] = slot;' 'if (slot < run.to) {
+            row_to_slot[row] = slot;'
+check sums_overwritten_too_early sort_by_expert.cu kernels_sort_by_expert \
+    'before += other < warp ? sum : 0;
+        all += sum;
+    }
+    __syncthreads();' 'before += other < warp ? sum : 0;
+        all += sum;
+    }'
+check histogram_without_atomics sort_by_expert.cu kernels_sort_by_expert \
+    'atomicAdd(&row[id], __popc(peers.lanes));' 'row[id] += __popc(peers.lanes);'
+check rows_beyond_the_last_written permute.cu kernels_permute \
+    'row >= max_rows || row >= *num_rows' 'row >= max_rows || row > *num_rows'
+exit "$failed"

@@ -1,0 +1,97 @@
+package jmoe.cuda;
+
+import jmoe.ops.RouterConfig;
+import jmoe.ops.RouterConfig.Capacity;
+import jmoe.ops.Routing;
+import jmoe.tensor.Tensor;
+
+import org.jspecify.annotations.Nullable;
+
+import java.lang.foreign.Arena;
+
+/** {@code topkIds, topkWeights = rule(logits)}, then what a capacity drops. */
+final class Route {
+    private final CudaContext context;
+    private final CudaModule module;
+    private final CudaModule capacityModule;
+    private final RouteRule rule = new RouteRule(Arena.ofAuto());
+
+    Route(CudaContext context) {
+        this.context = context;
+        module = context.module("route");
+        capacityModule = context.module("route_capacity");
+    }
+
+    void queue(
+            Operands on,
+            Tensor logits,
+            RouterConfig config,
+            @Nullable Tensor selectionBias,
+            @Nullable Tensor tokenTypes,
+            Routing routing) {
+        int tokens = (int) routing.tokens();
+        Capacity capacity = config.capacity();
+        boolean ranked = capacity != null && capacity.byProbability();
+        boolean typed = config.tokenType() != RouterConfig.ALL_TOKENS;
+        long ids = on.out(routing.topkIds());
+        long weights = on.out(routing.topkWeights());
+        long bestScores = ranked ? on.scratch(4L * tokens) : 0;
+        CudaKernel kernel = module.kernel("route");
+        context.launch()
+                .of(kernel)
+                .pointer(on.in(logits))
+                .pointer(on.in(selectionBias))
+                .pointer(typed ? on.in(tokenTypes) : 0)
+                .pointer(ids)
+                .pointer(weights)
+                .pointer(bestScores)
+                .int32(tokens)
+                .struct(rule.of(config), RouteRule.ALIGNMENT)
+                .run(kernel.blocks(tokens));
+        if (capacity != null) {
+            long order = ranked ? order(on, bestScores, tokens) : 0;
+            dropBeyond(capacity, config, ids, order, weights, tokens);
+        }
+    }
+
+    private long order(Operands on, long bestScores, int tokens) {
+        long order = on.scratch(4L * tokens);
+        CudaKernel kernel = capacityModule.kernel("route_capacity_order");
+        context.launch()
+                .of(kernel)
+                .pointer(bestScores)
+                .pointer(order)
+                .int32(tokens)
+                .run(kernel.blocks(tokens));
+        return order;
+    }
+
+    private void dropBeyond(
+            Capacity capacity,
+            RouterConfig config,
+            long ids,
+            long order,
+            long weights,
+            int tokens) {
+        CudaKernel dropping = capacityModule.kernel("route_capacity_drop");
+        context.launch()
+                .of(dropping)
+                .pointer(ids)
+                .pointer(order)
+                .pointer(weights)
+                .int32(tokens)
+                .int32(config.topK())
+                .int32(config.numExperts())
+                .int64(capacity.limit(tokens))
+                .run(dropping.blocks(config.numExperts()));
+        if (capacity.normaliseAfter()) {
+            CudaKernel normalising = capacityModule.kernel("route_capacity_normalise");
+            context.launch()
+                    .of(normalising)
+                    .pointer(weights)
+                    .int32(tokens)
+                    .struct(rule.of(config), RouteRule.ALIGNMENT)
+                    .run(normalising.blocks(tokens));
+        }
+    }
+}

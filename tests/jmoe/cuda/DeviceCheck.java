@@ -9,6 +9,7 @@ import org.junit.platform.engine.TestExecutionResult;
 import org.junit.platform.engine.TestExecutionResult.Status;
 import org.junit.platform.launcher.Launcher;
 import org.junit.platform.launcher.LauncherDiscoveryRequest;
+import org.junit.platform.launcher.TagFilter;
 import org.junit.platform.launcher.TestExecutionListener;
 import org.junit.platform.launcher.TestIdentifier;
 import org.junit.platform.launcher.core.LauncherConfig;
@@ -84,10 +85,14 @@ final class DeviceCheck {
     }
 
     private static int tests(Path file, String pattern) throws IOException {
+        // On the CPU, these take minutes each.
+        List<String> left = CudaDriver.emulatorName() == null ? List.of() : List.of("large");
         LauncherDiscoveryRequest request =
                 LauncherDiscoveryRequestBuilder.request()
                         .selectors(selectPackage(DeviceCheck.class.getPackageName()))
-                        .filters(includeClassNamePatterns("(.*\\.)?" + pattern))
+                        .filters(
+                                includeClassNamePatterns("jmoe\\.cuda\\." + pattern),
+                                TagFilter.excludeTags(left))
                         .build();
         // The results of an earlier run do not matter here.
         LauncherConfig config =
@@ -108,6 +113,14 @@ final class DeviceCheck {
         private final List<Map<String, String>> skipped = new ArrayList<>();
         private long passed;
 
+        /** When the last test began; they run one after the other. */
+        private long started;
+
+        @Override
+        public void executionStarted(TestIdentifier test) {
+            started = System.nanoTime();
+        }
+
         @Override
         public void executionSkipped(TestIdentifier test, String reason) {
             skip(test, reason);
@@ -126,7 +139,12 @@ final class DeviceCheck {
                 }
             } else if (test.isTest()) {
                 passed++;
+                System.out.printf("passed %s in %d ms%n", name(test), millis());
             }
+        }
+
+        private long millis() {
+            return (System.nanoTime() - started) / 1_000_000;
         }
 
         private void skip(TestIdentifier test, String reason) {

@@ -29,6 +29,8 @@ final class BundleRuntime {
                     "jdk.incubator.vector",
                     // Events of the CUDA backend.
                     "jdk.jfr",
+                    // JUnit looks for tests in jars through it.
+                    "jdk.zipfs",
                     // sun.misc.Unsafe, which libraries ask for by name.
                     "jdk.unsupported");
 

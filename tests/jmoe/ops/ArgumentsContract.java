@@ -1,6 +1,7 @@
 package jmoe.ops;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatCode;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import jmoe.ops.Cases.Case;
@@ -8,7 +9,6 @@ import jmoe.ops.Cases.Pattern;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
-import org.assertj.core.api.SoftAssertions;
 import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.Test;
 
@@ -29,21 +29,23 @@ interface ArgumentsContract extends Contract {
     @Test
     default void everyOperation_rejectsWrongType() {
         try (Arena arena = Arena.ofConfined()) {
-            SoftAssertions softly = new SoftAssertions();
+            Failures failures = new Failures();
             for (Invocation invocation : Invocation.all(SMALL, arena)) {
                 invocation
                         .arguments()
                         .forEach((name, valid) -> {
                             for (DType dtype : wrongTypes(invocation.op(), name, valid)) {
                                 Tensor wrong = Tensor.allocate(arena, dtype, valid.shape());
-                                softly.assertThatThrownBy(() -> call(invocation, name, wrong))
-                                        .as("%s: %s %s", invocation.op(), name, wrong)
-                                        .isInstanceOf(IllegalArgumentException.class)
-                                        .hasMessageMatching(name + ": expected .+, got .+");
+                                failures.check(() ->
+                                        assertThatThrownBy(() -> call(invocation, name, wrong))
+                                                .as("%s: %s %s", invocation.op(), name, wrong)
+                                                .isInstanceOf(IllegalArgumentException.class)
+                                                .hasMessageMatching(
+                                                        name + ": expected .+, got .+"));
                             }
                         });
             }
-            softly.assertAll();
+            failures.assertNone();
         }
     }
 
@@ -82,7 +84,7 @@ interface ArgumentsContract extends Contract {
     @Test
     default void everyOperation_rejectsWrongShape() {
         try (Arena arena = Arena.ofConfined()) {
-            SoftAssertions softly = new SoftAssertions();
+            Failures failures = new Failures();
             for (Invocation invocation : Invocation.all(SMALL, arena)) {
                 // A dimension that two arguments share may be blamed on either.
                 String names = String.join("|", invocation.arguments().keySet());
@@ -96,14 +98,15 @@ interface ArgumentsContract extends Contract {
                         .forEach((name, valid) -> {
                             for (long[] shape : wrongShapes(invocation.op(), name, valid)) {
                                 Tensor wrong = Tensor.allocate(arena, valid.dtype(), shape);
-                                softly.assertThatThrownBy(() -> call(invocation, name, wrong))
-                                        .as("%s: %s %s", invocation.op(), name, wrong)
-                                        .isInstanceOf(IllegalArgumentException.class)
-                                        .hasMessageMatching(any);
+                                failures.check(() ->
+                                        assertThatThrownBy(() -> call(invocation, name, wrong))
+                                                .as("%s: %s %s", invocation.op(), name, wrong)
+                                                .isInstanceOf(IllegalArgumentException.class)
+                                                .hasMessageMatching(any));
                             }
                         });
             }
-            softly.assertAll();
+            failures.assertNone();
         }
     }
 
@@ -135,20 +138,21 @@ interface ArgumentsContract extends Contract {
     @Test
     default void everyOperation_rejectsReadOnlyOutput() {
         try (Arena arena = Arena.ofConfined()) {
-            SoftAssertions softly = new SoftAssertions();
+            Failures failures = new Failures();
             for (Invocation invocation : Invocation.all(SMALL, arena)) {
                 invocation
                         .outputs()
                         .forEach((name, valid) -> {
                             MemorySegment data = valid.data().asReadOnly();
                             Tensor wrong = Tensor.of(data, valid.dtype(), valid.shape());
-                            softly.assertThatThrownBy(() -> call(invocation, name, wrong))
-                                    .as("%s: %s", invocation.op(), name)
-                                    .isInstanceOf(IllegalArgumentException.class)
-                                    .hasMessageMatching(name + ": expected .+, got .+");
+                            failures.check(() ->
+                                    assertThatThrownBy(() -> call(invocation, name, wrong))
+                                            .as("%s: %s", invocation.op(), name)
+                                            .isInstanceOf(IllegalArgumentException.class)
+                                            .hasMessageMatching(name + ": expected .+, got .+"));
                         });
             }
-            softly.assertAll();
+            failures.assertNone();
         }
     }
 
@@ -176,22 +180,22 @@ interface ArgumentsContract extends Contract {
     @Test
     default void everyOperation_rejectsSharedOutput() {
         try (Arena arena = Arena.ofConfined()) {
-            SoftAssertions softly = new SoftAssertions();
+            Failures failures = new Failures();
             for (Invocation invocation : Invocation.all(SMALL, arena)) {
                 for (String output : invocation.outputs().keySet()) {
                     for (String other : invocation.arguments().keySet()) {
                         if (!other.equals(output)) {
-                            overlap(softly, invocation, output, other, arena);
+                            overlap(failures, invocation, output, other, arena);
                         }
                     }
                 }
             }
-            softly.assertAll();
+            failures.assertNone();
         }
     }
 
     private void overlap(
-            SoftAssertions softly,
+            Failures failures,
             Invocation invocation,
             String outputName,
             String otherName,
@@ -210,11 +214,12 @@ interface ArgumentsContract extends Contract {
                         output.dtype(),
                         output.shape());
         arguments.put(outputName, overlapping);
-        softly.assertThatThrownBy(() -> invocation.call().run(backend(), arguments))
-                .as("%s: %s overlaps %s", invocation.op(), outputName, otherName)
-                .isInstanceOf(IllegalArgumentException.class)
-                .hasMessageMatching(
-                        "(%s|%s): expected .+, got .+".formatted(outputName, otherName));
+        failures.check(() ->
+                assertThatThrownBy(() -> invocation.call().run(backend(), arguments))
+                        .as("%s: %s overlaps %s", invocation.op(), outputName, otherName)
+                        .isInstanceOf(IllegalArgumentException.class)
+                        .hasMessageMatching(
+                                "(%s|%s): expected .+, got .+".formatted(outputName, otherName)));
         head.copyFrom(other.data());
         Tensor neighbour =
                 Tensor.of(
@@ -222,15 +227,16 @@ interface ArgumentsContract extends Contract {
                         output.dtype(),
                         output.shape());
         arguments.put(outputName, neighbour);
-        softly.assertThatCode(() -> invocation.call().run(backend(), arguments))
-                .as("%s: %s right behind %s", invocation.op(), outputName, otherName)
-                .doesNotThrowAnyException();
+        failures.check(() ->
+                assertThatCode(() -> invocation.call().run(backend(), arguments))
+                        .as("%s: %s right behind %s", invocation.op(), outputName, otherName)
+                        .doesNotThrowAnyException());
     }
 
     @Test
     default void everyOperation_rejectsClosedMemory() {
         try (Arena arena = Arena.ofConfined()) {
-            SoftAssertions softly = new SoftAssertions();
+            Failures failures = new Failures();
             for (Invocation invocation : Invocation.all(SMALL, arena)) {
                 invocation
                         .arguments()
@@ -238,12 +244,13 @@ interface ArgumentsContract extends Contract {
                             Arena closed = Arena.ofConfined();
                             Tensor wrong = Tensor.allocate(closed, valid.dtype(), valid.shape());
                             closed.close();
-                            softly.assertThatThrownBy(() -> call(invocation, name, wrong))
-                                    .as("%s: %s", invocation.op(), name)
-                                    .isInstanceOf(IllegalStateException.class);
+                            failures.check(() ->
+                                    assertThatThrownBy(() -> call(invocation, name, wrong))
+                                            .as("%s: %s", invocation.op(), name)
+                                            .isInstanceOf(IllegalStateException.class));
                         });
             }
-            softly.assertAll();
+            failures.assertNone();
         }
     }
 
@@ -252,7 +259,7 @@ interface ArgumentsContract extends Contract {
         try (Arena arena = Arena.ofConfined();
                 ExecutorService other = Executors.newSingleThreadExecutor()) {
             Arena confined = other.submit(Arena::ofConfined).get();
-            SoftAssertions softly = new SoftAssertions();
+            Failures failures = new Failures();
             for (Invocation invocation : Invocation.all(SMALL, arena)) {
                 for (Map.Entry<String, Tensor> entry : invocation.arguments().entrySet()) {
                     Tensor valid = entry.getValue();
@@ -260,13 +267,14 @@ interface ArgumentsContract extends Contract {
                             other.submit(() ->
                                             Tensor.allocate(confined, valid.dtype(), valid.shape()))
                                     .get();
-                    softly.assertThatThrownBy(() -> call(invocation, entry.getKey(), wrong))
-                            .as("%s: %s", invocation.op(), entry.getKey())
-                            .isInstanceOf(WrongThreadException.class);
+                    failures.check(() ->
+                            assertThatThrownBy(() -> call(invocation, entry.getKey(), wrong))
+                                    .as("%s: %s", invocation.op(), entry.getKey())
+                                    .isInstanceOf(WrongThreadException.class));
                 }
             }
             other.submit(confined::close).get();
-            softly.assertAll();
+            failures.assertNone();
         }
     }
 
@@ -274,19 +282,21 @@ interface ArgumentsContract extends Contract {
     default void everyOperation_rejectsDeviceMemory() {
         Assumptions.assumeTrue(computesOnHost());
         try (Arena arena = Arena.ofConfined()) {
-            SoftAssertions softly = new SoftAssertions();
+            Failures failures = new Failures();
             for (Invocation invocation : Invocation.all(SMALL, arena)) {
                 invocation
                         .arguments()
                         .forEach((name, valid) -> {
                             Tensor wrong = Tensor.device(4096, valid.dtype(), valid.shape());
-                            softly.assertThatThrownBy(() -> call(invocation, name, wrong))
-                                    .as("%s: %s", invocation.op(), name)
-                                    .isInstanceOf(IllegalArgumentException.class)
-                                    .hasMessageMatching(name + ": expected host memory, got .+");
+                            failures.check(() ->
+                                    assertThatThrownBy(() -> call(invocation, name, wrong))
+                                            .as("%s: %s", invocation.op(), name)
+                                            .isInstanceOf(IllegalArgumentException.class)
+                                            .hasMessageMatching(
+                                                    name + ": expected host memory, got .+"));
                         });
             }
-            softly.assertAll();
+            failures.assertNone();
         }
     }
 
@@ -294,27 +304,28 @@ interface ArgumentsContract extends Contract {
     default void everyOperation_computesDoubleOrSaysSo() {
         Assumptions.assumeFalse(computesDouble());
         try (Arena arena = Arena.ofConfined()) {
-            SoftAssertions softly = new SoftAssertions();
+            Failures failures = new Failures();
             for (Invocation invocation : Invocation.all(SMALL, arena)) {
                 for (String name : List.of("x", "weight", "y", "gateUp", "hidden", "rows")) {
                     Tensor valid = invocation.arguments().get(name);
                     if (valid != null) {
                         Tensor f64 = Tensor.allocate(arena, DType.F64, valid.shape());
-                        softly.assertThatThrownBy(() -> call(invocation, name, f64))
-                                .as("%s: %s", invocation.op(), name)
-                                .isInstanceOf(UnsupportedOperationException.class)
-                                .hasMessageContaining("F64");
+                        failures.check(() ->
+                                assertThatThrownBy(() -> call(invocation, name, f64))
+                                        .as("%s: %s", invocation.op(), name)
+                                        .isInstanceOf(UnsupportedOperationException.class)
+                                        .hasMessageContaining("F64"));
                     }
                 }
             }
-            softly.assertAll();
+            failures.assertNone();
         }
     }
 
     @Test
     default void groupedGemmAndSwiglu_rejectOffsetsThatDoNotRiseWithinRows() {
         try (Arena arena = Arena.ofConfined()) {
-            SoftAssertions softly = new SoftAssertions();
+            Failures failures = new Failures();
             int rows = (int) SMALL.slots();
             for (Invocation invocation : Invocation.all(SMALL, arena)) {
                 if (!List.of("groupedGemm", "swiglu").contains(invocation.op())) {
@@ -332,13 +343,14 @@ interface ArgumentsContract extends Contract {
                     if (steps[0] == 1) {
                         offsets.setInt(0, 1);
                     }
-                    softly.assertThatThrownBy(() -> call(invocation, "expertOffsets", offsets))
-                            .as("%s: %s", invocation.op(), Arrays.toString(steps))
-                            .isInstanceOf(IllegalArgumentException.class)
-                            .hasMessageMatching("expertOffsets: expected .+, got .+");
+                    failures.check(() ->
+                            assertThatThrownBy(() -> call(invocation, "expertOffsets", offsets))
+                                    .as("%s: %s", invocation.op(), Arrays.toString(steps))
+                                    .isInstanceOf(IllegalArgumentException.class)
+                                    .hasMessageMatching("expertOffsets: expected .+, got .+"));
                 }
             }
-            softly.assertAll();
+            failures.assertNone();
         }
     }
 

@@ -71,6 +71,7 @@ final class RaceTest {
                         "--enable-native-access=ALL-UNNAMED",
                         "-XX:+UseSerialGC",
                         "-Djmoe.cuda.driver=" + driver,
+                        "-Djqwik.database=" + output + ".jqwik",
                         "-D" + Cases.MAX_TOKENS_PROPERTY + "=8",
                         "-cp",
                         System.getProperty("java.class.path"),

@@ -12,7 +12,7 @@ struct Settings {
     long long multiprocessors = 132;
     long long total_memory = 140LL << 30;
     long long memory_pools = 1;     // 0: a driver without cuMemAllocAsync
-    long long discard_launches = 0;  // 1: kernel launches are checked and dropped, to measure what a launch costs the host
+    long long discard_launches = 0;  // 1: kernel launches are checked and dropped; 2: not even checked
 
     // nullptr if there is no such key.
     long long* find(const std::string& key);

@@ -56,7 +56,7 @@ public class LaunchBench {
         context.enter();
         kernel = context.module("swiglu").kernel(DType.BF16, DType.BF16);
         if (kernels.device().emulated()) {
-            Emulator.set("discardLaunches", 1);
+            Emulator.set("discardLaunches", 2);
         }
     }
 

@@ -219,7 +219,8 @@ std::vector<float> logits_of(int kind, size_t count, uint64_t seed) {
         double value = normal;
         switch (kind) {
             case kTies:
-                value = die % 5 - 2;
+                // Both zeros, which are equals.
+                value = die % 5 == 2 ? std::copysign(0.0, normal) : die % 5 - 2;
                 break;
             case kAllEqual:
                 value = 0.75;

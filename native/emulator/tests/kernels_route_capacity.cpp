@@ -124,7 +124,7 @@ int main() {
             check_normalise(tokens, top_k, route_rule::kNone, 0);
         }
     }
-    check_drop(5000, 2, 4, 700, true);
+    check_drop(2100, 2, 2, 300, true);
     check_drop(33, 64, 64, 3, false);
     return check::result();
 }

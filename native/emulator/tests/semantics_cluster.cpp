@@ -198,6 +198,69 @@ void check_blocks() {
     fails_somewhere<uncovered_copy>("barrier.cluster: copies are not covered", pair, {0}, {2, 1});
 }
 
+constexpr int ring_stages = 2;
+constexpr int ring_steps = 7;
+
+// Both blocks sum the same stream. In each step block r fetches half r and sends it to both; a stage is free when the
+// consumers of both have handed it back to both, by the short arrive. in[112]: 1 to leave the other block's out.
+__global__ void ring(const uint32_t* in, uint32_t* out) {
+    JMOE_SHARED(uint4, pieces, [ring_stages * 4]);
+    JMOE_SHARED(unsigned long long, full_words, [ring_stages]);
+    JMOE_SHARED(unsigned long long, empty_words, [ring_stages]);
+    const uint32_t full = ptx::shared_address(full_words);
+    const uint32_t empty = ptx::shared_address(empty_words);
+    const uint32_t rank = ptx::cluster_rank();
+    const bool waits_for_both = in[16 * ring_steps] == 0;
+    if (threadIdx.x == 0) {
+        for (uint32_t stage = 0; stage < ring_stages; stage++) {
+            ptx::mbarrier_init(full + stage * 8, 1);
+            ptx::mbarrier_init(empty + stage * 8, waits_for_both ? 2 : 1);
+        }
+        ptx::fence_mbarrier_init();
+    }
+    ptx::cluster_sync();
+    if (threadIdx.x == 0) {
+        for (uint32_t step = 0; step < ring_steps; step++) {
+            const uint32_t stage = step % ring_stages;
+            const uint32_t place = ptx::shared_address(pieces) + stage * 64 + rank * 32;
+            ptx::mbarrier_wait(empty + stage * 8, (step / ring_stages + 1) % 2);
+            ptx::mbarrier_arrive_expect_tx(full + stage * 8, 64);
+            ptx::bulk_load_multicast(place, in + step * 16 + rank * 8, 32, full + stage * 8, 3);
+        }
+    }
+    if (threadIdx.x >= 32) {
+        uint32_t sum = 0;
+        for (uint32_t step = 0; step < ring_steps; step++) {
+            const uint32_t stage = step % ring_stages;
+            ptx::mbarrier_wait(full + stage * 8, step / ring_stages % 2);
+            sum += reinterpret_cast<const uint32_t*>(pieces)[stage * 16 + threadIdx.x % 16];
+            __syncwarp();
+            const uint32_t block = threadIdx.x - 32;
+            if (block < 2 && (waits_for_both || block == rank)) {
+                ptx::mbarrier_arrive_remote(ptx::mapa(empty + stage * 8, block));
+            }
+        }
+        if (threadIdx.x < 48) {
+            out[rank * 16 + threadIdx.x - 32] = sum;
+        }
+    }
+    ptx::cluster_sync();
+}
+
+void check_ring() {
+    Words in(16 * ring_steps + 1);
+    Words expected(32, 0);
+    for (uint32_t i = 0; i < 16 * ring_steps; i++) {
+        in[i] = i * i;
+        expected[i % 16] += i * i;
+        expected[16 + i % 16] += i * i;
+    }
+    in[16 * ring_steps] = 0;
+    computes<ring>("multicast: a ring over two blocks", {2, 64, 0, 2}, in, expected);
+    in[16 * ring_steps] = 1;
+    fails_somewhere<ring>("multicast: into a stage that the other block still reads", {2, 64, 0, 2}, in, expected);
+}
+
 // 8 blocks: the largest cluster that needs no permission.
 __global__ void ranks(const uint32_t*, uint32_t* out) {
     if (threadIdx.x == 0) {
@@ -210,6 +273,7 @@ __global__ void ranks(const uint32_t*, uint32_t* out) {
 int main() {
     check_multicast();
     check_blocks();
+    check_ring();
     computes<ranks>("cluster rank and size", {8, 32, 0, 8}, {}, {8, 108, 208, 308, 408, 508, 608, 708});
     return check::result();
 }

@@ -23,6 +23,9 @@ final class Staging implements AutoCloseable {
         final MemorySegment memory;
         final CudaEvent used;
 
+        /** Whether the device may still work on it without a mark behind that work. */
+        boolean unmarked;
+
         /** What of the host's memory is on its way into this half. */
         long from;
 
@@ -50,6 +53,7 @@ final class Staging implements AutoCloseable {
             Half half = nextHalf();
             long count = Math.min(HALF_BYTES, bytes - done);
             MemorySegment.copy(host, done, half.memory, 0, count);
+            half.unmarked = true;
             context.check(
                     JCudaDriver.cuMemcpyHtoDAsync(
                             new JCudaPointers.Device(address + done),
@@ -57,7 +61,7 @@ final class Staging implements AutoCloseable {
                             count,
                             stream.handle()),
                     "cuMemcpyHtoDAsync");
-            half.used.record(stream);
+            mark(half);
         }
         event.end("host to device", bytes);
     }
@@ -72,6 +76,7 @@ final class Staging implements AutoCloseable {
             Half half = nextHalf();
             half.from = done;
             half.bytes = Math.min(HALF_BYTES, bytes - done);
+            half.unmarked = true;
             context.check(
                     JCudaDriver.cuMemcpyDtoHAsync(
                             half.pointer,
@@ -79,7 +84,7 @@ final class Staging implements AutoCloseable {
                             half.bytes,
                             stream.handle()),
                     "cuMemcpyDtoHAsync");
-            half.used.record(stream);
+            mark(half);
             if (before != null) {
                 arrive(before, host);
             }
@@ -89,6 +94,11 @@ final class Staging implements AutoCloseable {
             arrive(before, host);
         }
         event.end("device to host", bytes);
+    }
+
+    private void mark(Half half) {
+        half.used.record(stream);
+        half.unmarked = false;
     }
 
     private static void arrive(Half half, MemorySegment host) {
@@ -118,7 +128,13 @@ final class Staging implements AutoCloseable {
             halves[next] = half;
         }
         next = 1 - next;
-        half.used.synchronise();
+        if (half.unmarked) {
+            // A call failed between the copy and its mark.
+            stream.synchronise();
+            half.unmarked = false;
+        } else {
+            half.used.synchronise();
+        }
         return half;
     }
 
@@ -127,7 +143,12 @@ final class Staging implements AutoCloseable {
         context.check(
                 JCudaDriver.cuMemAllocHost(pointer, HALF_BYTES),
                 "cuMemAllocHost of " + HALF_BYTES + " bytes");
-        return new Half(context, pointer);
+        try {
+            return new Half(context, pointer);
+        } catch (RuntimeException e) {
+            context.checkRelease(JCudaDriver.cuMemFreeHost(pointer), "cuMemFreeHost");
+            throw e;
+        }
     }
 
     @Override

@@ -178,6 +178,53 @@ final class LauncherTest {
         assertThat(launch(environment).out().getFirst()).isEqualTo("jdk jvms/b");
     }
 
+    /** A project whose native/make does what the body says. */
+    private Map<String, String> emulating(String body) throws IOException {
+        built();
+        allow("find", "mkdir", "cat");
+        Path make = Files.createDirectories(project.resolve("native")).resolve("make");
+        program(make, body);
+        Files.setLastModifiedTime(make, FileTime.fromMillis(0));
+        Files.setLastModifiedTime(make.getParent(), FileTime.fromMillis(0));
+        return Map.of("JAVA_HOME", jdk("home", "25").toString());
+    }
+
+    @ParameterizedTest
+    @ValueSource(strings = {"--emulate", "--emulate=fast", "--emulate=race"})
+    void emulate_buildsTheDriverAndPassesItOn(String option) throws Exception {
+        String build = option.endsWith("race") ? "race" : "fast";
+        Path library = project.resolve("target/native/emulator/" + build + "/libcuda.so.1");
+        Map<String, String> environment =
+                emulating(
+                        "echo made $1; mkdir -p '"
+                                + library.getParent()
+                                + "'; cat /dev/null >'"
+                                + library
+                                + "'");
+        Outcome outcome = launch(environment, option, "verify", "--backend", "cuda");
+        assertThat(outcome.status()).isZero();
+        assertThat(outcome.out()).contains("-Djmoe.cuda.driver=" + library, "verify");
+        assertThat(outcome.out()).doesNotContain(option, "made emulator");
+        assertThat(outcome.err())
+                .containsExactly(
+                        "jmoe: building the emulated CUDA driver (first run) ...", "made emulator");
+    }
+
+    @Test
+    void emulate_thatCannotBeBuiltIsRefused() throws Exception {
+        Outcome broken = launch(emulating("exit 1"), "--emulate", "info");
+        assertThat(broken.status()).isEqualTo(2);
+        assertThat(broken.out()).isEmpty();
+        assertThat(broken.err().getLast()).contains("did not build");
+        Outcome missing = launch(emulating("exit 0"), "--emulate", "info");
+        assertThat(missing.status()).isEqualTo(2);
+        assertThat(missing.err().getLast()).contains("needs g++ and make");
+        Outcome unknown = launch(emulating("exit 0"), "--emulate=slow", "info");
+        assertThat(unknown.status()).isEqualTo(2);
+        assertThat(unknown.err())
+                .containsExactly("jmoe: --emulate: expected fast or race, got slow");
+    }
+
     @Test
     void java_getsFlagsAndArgumentsAsTheyAre() throws Exception {
         built();

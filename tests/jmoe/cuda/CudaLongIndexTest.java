@@ -99,25 +99,27 @@ final class CudaLongIndexTest {
     /** Rows and matrices of which only the last are used. */
     @Test
     void groupedGemm_readsBeyond2To31Elements() {
+        int groups = 520;
+        int outputs = 64;
         try (CudaKernels kernels = new CudaKernels();
                 Arena arena = Arena.ofShared();
                 Kernels reference = new ReferenceKernels()) {
             Tensor hostX = Cases.normal(arena, DType.BF16, 1, 3, WIDTH);
-            Tensor hostWeight = Cases.normal(arena, DType.BF16, 2, 1, 1, WIDTH);
+            Tensor hostWeight = Cases.normal(arena, DType.BF16, 2, 1, outputs, WIDTH);
             Tensor x = kernels.allocate(arena, DType.BF16, ROWS, WIDTH);
             kernels.copy(hostX, x.slice(ROWS - 3, 3));
-            Tensor weight = kernels.allocate(arena, DType.BF16, ROWS, 1, WIDTH);
-            kernels.copy(hostWeight, weight.slice(ROWS - 1, 1));
+            Tensor weight = kernels.allocate(arena, DType.BF16, groups, outputs, WIDTH);
+            kernels.copy(hostWeight, weight.slice(groups - 1, 1));
             // Offsets on a device are not checked, so that the rows before may belong to nobody.
-            Tensor offsets = Tensor.allocate(arena, DType.I32, ROWS + 1);
-            for (int group = 0; group <= ROWS; group++) {
-                offsets.setInt(group, group == ROWS ? ROWS : ROWS - 3);
+            Tensor offsets = Tensor.allocate(arena, DType.I32, groups + 1);
+            for (int group = 0; group <= groups; group++) {
+                offsets.setInt(group, group == groups ? ROWS : ROWS - 3);
             }
-            Tensor y = kernels.allocate(arena, DType.F32, ROWS, 1);
+            Tensor y = kernels.allocate(arena, DType.F32, ROWS, outputs);
             kernels.groupedGemm(x, weight, null, kernels.upload(arena, offsets), y);
-            Tensor got = Tensor.allocate(arena, DType.F32, 3, 1);
+            Tensor got = Tensor.allocate(arena, DType.F32, 3, outputs);
             kernels.copy(y.slice(ROWS - 3, 3), got);
-            Tensor want = Tensor.allocate(arena, DType.F64, 3, 1);
+            Tensor want = Tensor.allocate(arena, DType.F64, 3, outputs);
             reference.groupedGemm(hostX, hostWeight, null, Cases.offsets(arena, 3), want);
             Tolerance.assertClose("groupedGemm", "the last group", got, want, WIDTH);
         }

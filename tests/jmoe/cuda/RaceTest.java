@@ -71,7 +71,8 @@ final class RaceTest {
                         "--enable-native-access=ALL-UNNAMED",
                         "-XX:+UseSerialGC",
                         "-Djmoe.cuda.driver=" + driver,
-                        "-D" + Cases.MAX_TOKENS_PROPERTY + "=40",
+                        "-Djqwik.database=" + output + ".jqwik",
+                        "-D" + Cases.MAX_TOKENS_PROPERTY + "=8",
                         "-cp",
                         System.getProperty("java.class.path"),
                         ContractRun.class.getName()));

@@ -15,6 +15,7 @@ import jmoe.ops.RouterConfig.Selection;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
@@ -47,6 +48,7 @@ interface DeterminismContract extends Contract {
         }
     }
 
+    @Tag("broad")
     @Test
     default void everyOperation_mayBeCalledByManyThreads() throws Exception {
         List<byte[]> want = new ArrayList<>();
@@ -122,6 +124,7 @@ interface DeterminismContract extends Contract {
     }
 
     /** Rows of a group, alone and among 1, 2, ... others: kernels for few rows must not differ. */
+    @Tag("broad")
     @ParameterizedTest
     @ValueSource(ints = {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17, 31, 32, 33, 64, 65})
     default void groupedGemm_doesNotDependOnBatch(int count) {

@@ -8,6 +8,7 @@ import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
 import org.junit.jupiter.api.Assumptions;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
@@ -29,6 +30,7 @@ interface HazardsContract extends Contract {
                 .map(n -> new Case(1 + n % 5, 1 + n % 4, 1, n, 34 - n, patterns[n % 7]));
     }
 
+    @Tag("broad")
     @ParameterizedTest
     @MethodSource("tails")
     default void everyOperation_staysWithinItsArguments(Case c) {

@@ -18,7 +18,8 @@ import org.junit.jupiter.api.TestInstance;
  * </pre>
  *
  * <p>All tensors are in host memory. A device backend is tested through kernels that copy arguments
- * to the device and outputs back.
+ * to the device and outputs back. Tests with the tag {@code large} have more than 2^31 elements,
+ * those with the tag {@code broad} go through hundreds of combinations in one test.
  */
 @TestInstance(TestInstance.Lifecycle.PER_CLASS)
 public abstract class KernelsContract

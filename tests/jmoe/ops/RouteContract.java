@@ -13,6 +13,7 @@ import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
@@ -64,6 +65,7 @@ interface RouteContract extends Contract {
                 new Selection.ProductKeys(4));
     }
 
+    @Tag("broad")
     @ParameterizedTest
     @MethodSource("selections")
     default void route_combinesRules(Selection selection) {
@@ -102,6 +104,7 @@ interface RouteContract extends Contract {
         route(sigmoid, c.tokens(), Logits.NORMAL, null, null);
     }
 
+    @Tag("broad")
     @Test
     default void route_withManyExperts() {
         int[][] sizes = {
@@ -170,6 +173,7 @@ interface RouteContract extends Contract {
     }
 
     /** A quarter of a million experts: the reference and the oracle sum up all of them. */
+    @Tag("broad")
     @Test
     default void route_byProductKeys_ofManyKeys() {
         Selection keys = new Selection.ProductKeys(512);
@@ -181,6 +185,7 @@ interface RouteContract extends Contract {
     }
 
     /** NaN, infinities and extremes. */
+    @Tag("broad")
     @ParameterizedTest
     @EnumSource(
             value = Logits.class,

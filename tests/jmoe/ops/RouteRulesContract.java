@@ -12,6 +12,7 @@ import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
@@ -342,6 +343,7 @@ interface RouteRulesContract extends Contract {
     }
 
     /** Whatever the logits, whatever the rule: ids are unique and in range. */
+    @Tag("broad")
     @ParameterizedTest
     @EnumSource
     default void route_givesUniqueIdsInRange(Logits kind) {

@@ -6,6 +6,7 @@ import jmoe.reference.ReferenceKernels;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
@@ -52,6 +53,7 @@ interface SwigluContract extends Contract {
     }
 
     /** Where exp overflows, clamps act, and NaN and infinities must come through. */
+    @Tag("broad")
     @ParameterizedTest
     @EnumSource
     default void swiglu_atExtremes_agreesWithReference(Kind kind) {

@@ -8,6 +8,7 @@ import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
 import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
@@ -249,7 +250,8 @@ final class CudaFaultTest {
         Matcher version =
                 Pattern.compile("jcuda-natives-([0-9.]+-[a-z0-9_-]+)\\.jar")
                         .matcher(System.getProperty("java.class.path"));
-        assertThat(version.find()).isTrue();
+        Assumptions.assumeTrue(
+                version.find(), "a bundle has the library unpacked, where nobody else can write");
         String name = "libJCudaDriver-" + version.group(1) + ".so";
         Files.writeString(folder.resolve(name), "half a library");
         List<String> lines =

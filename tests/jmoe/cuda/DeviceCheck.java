@@ -8,7 +8,6 @@ import jmoe.checkpoint.Json;
 import org.junit.platform.engine.TestExecutionResult;
 import org.junit.platform.engine.TestExecutionResult.Status;
 import org.junit.platform.launcher.Launcher;
-import org.junit.platform.launcher.LauncherDiscoveryRequest;
 import org.junit.platform.launcher.TagFilter;
 import org.junit.platform.launcher.TestExecutionListener;
 import org.junit.platform.launcher.TestIdentifier;
@@ -85,21 +84,20 @@ final class DeviceCheck {
     }
 
     private static int tests(Path file, String pattern) throws IOException {
-        // On the CPU, these take minutes each.
-        List<String> left = CudaDriver.emulatorName() == null ? List.of() : List.of("large");
-        LauncherDiscoveryRequest request =
+        LauncherDiscoveryRequestBuilder request =
                 LauncherDiscoveryRequestBuilder.request()
                         .selectors(selectPackage(DeviceCheck.class.getPackageName()))
-                        .filters(
-                                includeClassNamePatterns("jmoe\\.cuda\\." + pattern),
-                                TagFilter.excludeTags(left))
-                        .build();
+                        .filters(includeClassNamePatterns("jmoe\\.cuda\\." + pattern));
+        if (CudaDriver.emulatorName() != null) {
+            // Minutes each, on the CPU.
+            request.filters(TagFilter.excludeTags("large"));
+        }
         // The results of an earlier run do not matter here.
         LauncherConfig config =
                 LauncherConfig.builder().enableTestExecutionListenerAutoRegistration(false).build();
         Launcher launcher = LauncherFactory.create(config);
         Progress progress = new Progress();
-        launcher.execute(request, progress);
+        launcher.execute(request.build(), progress);
         Files.writeString(file, Json.text(progress.json()) + "\n");
         System.out.printf(
                 "%d tests passed, %d failed, %d skipped%n",

@@ -7,7 +7,6 @@ import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
 import jmoe.ops.RouterConfig.Selection;
-import jmoe.reference.ReferenceKernels;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
@@ -17,14 +16,35 @@ import net.jqwik.api.Combinators;
 import net.jqwik.api.ForAll;
 import net.jqwik.api.Property;
 import net.jqwik.api.Provide;
+import net.jqwik.api.lifecycle.AfterProperty;
+import net.jqwik.api.lifecycle.BeforeProperty;
 
 import java.lang.foreign.Arena;
 import java.util.BitSet;
 import java.util.List;
 
-/** What holds for any ids and any logits; proved on the reference. */
-final class PermutationProperties {
-    private final Kernels kernels = new ReferenceKernels();
+/** What holds for any ids and any logits, on every backend; a subclass opens one. */
+public abstract class PermutationProperties {
+    private Kernels kernels;
+
+    /**
+     * Opens a backend.
+     *
+     * @return a new instance; closed after each property
+     */
+    protected abstract Kernels kernels();
+
+    @BeforeProperty
+    final void openBackend() {
+        kernels = kernels();
+    }
+
+    @AfterProperty
+    final void closeBackend() {
+        if (kernels != null) {
+            kernels.close();
+        }
+    }
 
     /** Ids of some tokens for some experts, many of them out of range. */
     record Ids(int numExperts, int topK, List<Integer> ids) {}

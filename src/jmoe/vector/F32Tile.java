@@ -92,62 +92,6 @@ final class F32Tile {
         s31.intoArray(sums, sum + 7 * Lanes.COUNT);
     }
 
-    /** Two rows by two neighbouring panels. */
-    static void twoByTwo(
-            float[] x,
-            int row,
-            MemorySegment weight,
-            long offset,
-            long panelBytes,
-            int inputs,
-            float[] sums,
-            int sum) {
-        long second = offset + panelBytes;
-        FloatVector s000 = FloatVector.fromArray(Lanes.FLOATS, sums, sum);
-        FloatVector s001 = FloatVector.fromArray(Lanes.FLOATS, sums, sum + Lanes.COUNT);
-        FloatVector s010 = FloatVector.fromArray(Lanes.FLOATS, sums, sum + 2 * Lanes.COUNT);
-        FloatVector s011 = FloatVector.fromArray(Lanes.FLOATS, sums, sum + 3 * Lanes.COUNT);
-        FloatVector s100 = FloatVector.fromArray(Lanes.FLOATS, sums, sum + Panels.BLOCK_COLUMNS);
-        FloatVector s101 =
-                FloatVector.fromArray(Lanes.FLOATS, sums, sum + Panels.BLOCK_COLUMNS + Lanes.COUNT);
-        FloatVector s110 =
-                FloatVector.fromArray(
-                        Lanes.FLOATS, sums, sum + Panels.BLOCK_COLUMNS + 2 * Lanes.COUNT);
-        FloatVector s111 =
-                FloatVector.fromArray(
-                        Lanes.FLOATS, sums, sum + Panels.BLOCK_COLUMNS + 3 * Lanes.COUNT);
-        for (int k = 0; k < inputs; k++) {
-            FloatVector factor0 = FloatVector.broadcast(Lanes.FLOATS, x[row + k]);
-            FloatVector factor1 = FloatVector.broadcast(Lanes.FLOATS, x[row + k + Rows.STRIDE]);
-            FloatVector a0 =
-                    FloatVector.fromMemorySegment(Lanes.FLOATS, weight, offset + k * STEP, NATIVE);
-            FloatVector a1 =
-                    FloatVector.fromMemorySegment(
-                            Lanes.FLOATS, weight, offset + k * STEP + VECTOR, NATIVE);
-            s000 = factor0.fma(a0, s000);
-            s100 = factor1.fma(a0, s100);
-            s001 = factor0.fma(a1, s001);
-            s101 = factor1.fma(a1, s101);
-            FloatVector b0 =
-                    FloatVector.fromMemorySegment(Lanes.FLOATS, weight, second + k * STEP, NATIVE);
-            FloatVector b1 =
-                    FloatVector.fromMemorySegment(
-                            Lanes.FLOATS, weight, second + k * STEP + VECTOR, NATIVE);
-            s010 = factor0.fma(b0, s010);
-            s110 = factor1.fma(b0, s110);
-            s011 = factor0.fma(b1, s011);
-            s111 = factor1.fma(b1, s111);
-        }
-        s000.intoArray(sums, sum);
-        s001.intoArray(sums, sum + Lanes.COUNT);
-        s010.intoArray(sums, sum + 2 * Lanes.COUNT);
-        s011.intoArray(sums, sum + 3 * Lanes.COUNT);
-        s100.intoArray(sums, sum + Panels.BLOCK_COLUMNS);
-        s101.intoArray(sums, sum + Panels.BLOCK_COLUMNS + Lanes.COUNT);
-        s110.intoArray(sums, sum + Panels.BLOCK_COLUMNS + 2 * Lanes.COUNT);
-        s111.intoArray(sums, sum + Panels.BLOCK_COLUMNS + 3 * Lanes.COUNT);
-    }
-
     /** Four rows by one panel. */
     static void fourByOne(
             float[] x,

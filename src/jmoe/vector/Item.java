@@ -43,7 +43,8 @@ final class Item {
      * @param blocks at most {@link #MAX_BLOCKS}
      */
     void multiply(Product product, int expert, long row, int rows, long block, int blocks) {
-        int blockSums = rows * Panels.BLOCK_COLUMNS;
+        int padded = Tiles.padded(rows);
+        int blockSums = padded * Panels.BLOCK_COLUMNS;
         Arrays.fill(sums, 0, blocks * blockSums, 0);
         int inputs = product.rows().inputs();
         Panels panels = product.panels();
@@ -52,12 +53,16 @@ final class Item {
         for (int input = 0; input < inputs; input += step) {
             int count = Math.min(step, inputs - input);
             product.rows().gather(row, rows, input, count, x);
+            if (padded > rows) {
+                Arrays.fill(x, rows * Rows.STRIDE, rows * Rows.STRIDE + count, 0);
+            }
             for (int b = 0; b < blocks; b++) {
                 if (panels == null) {
                     packing.widen(product.source(), expert, block + b, input, count, wide);
                     addWide(rows, count, b * blockSums);
                 } else {
-                    add(panels, panels.offsetBytes(expert, block + b), rows, input, count, b);
+                    long offset = panels.offsetBytes(expert, block + b);
+                    add(panels, offset, rows, input, count, b * blockSums);
                 }
             }
         }
@@ -66,12 +71,11 @@ final class Item {
         }
     }
 
-    private void add(Panels panels, long offset, int rows, int input, int count, int b) {
+    private void add(Panels panels, long offset, int rows, int input, int count, int sum) {
         Format format = panels.format();
         long panelBytes = panels.panelBytes();
         long at = offset + (long) input * format.stepBytes();
-        int sum = b * rows * Panels.BLOCK_COLUMNS;
-        if (format == Format.RAISED_F16 && rows >= 4) {
+        if (format == Format.RAISED_F16 && rows > 2) {
             for (int p = 0; p < Panels.BLOCK_PANELS; p++) {
                 long wideAt = (long) p * count * Format.F32.stepBytes();
                 int pairs = count * Lanes.COUNT;

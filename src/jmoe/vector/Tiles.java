@@ -6,26 +6,28 @@ import java.lang.foreign.MemorySegment;
 
 /**
  * Multiplies any number of rows by a block of panels, in tiles of the sizes that the machine
- * computes well. The panels' elements are read from memory by the first tile only; the others find
- * them in the cache.
+ * computes well. The first tile reads the panels from memory, the others find them in the cache.
+ * One row reads all panels at once, because four streams load faster than one.
  */
 final class Tiles {
     /** Rows of the largest tile. */
     static final int ROWS = Lanes.MANY_REGISTERS ? 12 : 5;
+
+    private static final int FOUR = 4;
 
     private Tiles() {}
 
     /**
      * Adds the products of some inputs to the sums.
      *
-     * @param x rows, {@link Rows#STRIDE} apart
+     * @param x rows, {@link Rows#STRIDE} apart, {@link #padded}
      * @param rows how many
      * @param format of the panels
      * @param weight the panels
      * @param offset of the first one
      * @param panelBytes from panel to panel
      * @param inputs how many
-     * @param sums rows of {@link Panels#BLOCK_COLUMNS}
+     * @param sums rows of {@link Panels#BLOCK_COLUMNS}, {@link #padded}
      * @param sum where the first one begins
      */
     static void add(
@@ -38,31 +40,28 @@ final class Tiles {
             int inputs,
             float[] sums,
             int sum) {
-        int row = rows / ROWS * ROWS;
-        int fours = (rows - row) / 4;
-        if (row > 0 || fours > 0) {
-            for (int p = 0; p < Panels.BLOCK_PANELS; p++) {
-                long at = offset + p * panelBytes;
-                int column = sum + p * Panels.COLUMNS;
-                for (int r = 0; r < row; r += ROWS) {
-                    large(x, r, format, weight, at, inputs, sums, column);
-                }
-                for (int r = row; r < row + 4 * fours; r += 4) {
-                    four(x, r, format, weight, at, inputs, sums, column);
-                }
+        int large = rows / ROWS * ROWS;
+        // Three rows cost no more in a tile of four, whose accumulators just hide the latency.
+        int four = large + (rows - large + 1) / FOUR * FOUR;
+        for (int p = 0; p < Panels.BLOCK_PANELS && four > 0; p++) {
+            long at = offset + p * panelBytes;
+            int column = sum + p * Panels.COLUMNS;
+            for (int row = 0; row < large; row += ROWS) {
+                large(x, row, format, weight, at, inputs, sums, column);
+            }
+            for (int row = large; row < four; row += FOUR) {
+                four(x, row, format, weight, at, inputs, sums, column);
             }
         }
-        row += 4 * fours;
-        if (rows - row >= 2) {
-            long half = 2 * panelBytes;
-            two(x, row, format, weight, offset, panelBytes, inputs, sums, sum);
-            int column = sum + 2 * Panels.COLUMNS;
-            two(x, row, format, weight, offset + half, panelBytes, inputs, sums, column);
-            row += 2;
-        }
-        if (row < rows) {
+        for (int row = four; row < rows; row++) {
             one(x, row, format, weight, offset, panelBytes, inputs, sums, sum);
         }
+    }
+
+    /** Rows of x and of the sums that {@link #add} may use: as many as there are, or one more. */
+    static int padded(int rows) {
+        int rest = rows % ROWS;
+        return rest % FOUR == FOUR - 1 ? rows + 1 : rows;
     }
 
     private static int at(int sum, int row) {
@@ -105,26 +104,6 @@ final class Tiles {
             F32Tile.fourByOne(x, first, weight, offset, inputs, sums, at(sum, row));
         } else {
             Bf16Tile.fourByOne(x, first, weight, offset, inputs, sums, at(sum, row));
-        }
-    }
-
-    private static void two(
-            float[] x,
-            int row,
-            Format format,
-            MemorySegment weight,
-            long offset,
-            long panelBytes,
-            int inputs,
-            float[] sums,
-            int sum) {
-        int first = row * Rows.STRIDE;
-        int to = at(sum, row);
-        switch (format) {
-            case F32 -> F32Tile.twoByTwo(x, first, weight, offset, panelBytes, inputs, sums, to);
-            case BF16 -> Bf16Tile.twoByTwo(x, first, weight, offset, panelBytes, inputs, sums, to);
-            case RAISED_F16 ->
-                    F16Tile.twoByTwo(x, first, weight, offset, panelBytes, inputs, sums, to);
         }
     }
 

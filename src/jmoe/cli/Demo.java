@@ -4,6 +4,7 @@ import jmoe.Backend;
 import jmoe.MoeLayer;
 import jmoe.Workspace;
 import jmoe.ops.Kernels;
+import jmoe.ops.MoeWeights;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
@@ -27,6 +28,7 @@ import java.util.concurrent.Callable;
         footer = {"", "Example:", "  jmoe demo"})
 final class Demo implements Callable<Integer> {
     private static final String GOLDEN = "mixtral-0";
+    private static final Preset OLMOE = Preset.of(Preset.DEFAULT);
     private static final int[] TOKENS = {1, 16, 128};
     private static final int MAX_PASSES = 10;
 
@@ -75,7 +77,8 @@ final class Demo implements Callable<Integer> {
         screen.out().flush();
         TimedKernels timed = new TimedKernels(kernels);
         try (Arena arena = Arena.ofShared()) {
-            MoeLayer layer = new MoeLayer(RandomLayer.OLMOE, RandomLayer.weights(arena), timed);
+            MoeWeights weights = RandomLayer.weights(OLMOE, DType.BF16, arena, arena);
+            MoeLayer layer = new MoeLayer(OLMOE.config(), weights, timed);
             screen.line("  805 MB of random weights are made; measuring takes some seconds ...");
             screen.out().flush();
             Tensor x = Tensor.allocate(arena, DType.F32, last(), layer.config().hidden());

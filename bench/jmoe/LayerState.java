@@ -3,6 +3,7 @@ package jmoe;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.Kernels;
 import jmoe.ops.MoeConfig;
+import jmoe.ops.MoeWeights;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
 import jmoe.tensor.DType;
@@ -56,6 +57,7 @@ public class LayerState {
     Tensor y;
 
     private Arena arena;
+    private MoeWeights raw;
     private Tensor inputs;
     private int batch;
 
@@ -66,7 +68,8 @@ public class LayerState {
         kernels = Backend.valueOf(backend).open();
         Shapes model = Shapes.valueOf(shape);
         MoeConfig config = model.config();
-        layer = new MoeLayer(config, model.weights(arena, weights), kernels);
+        raw = model.weights(arena, weights);
+        layer = new MoeLayer(config, raw, kernels);
         workspace = layer.workspace(tokens);
         router = config.routers().getFirst();
         experts = layer.weights().experts().getFirst();
@@ -102,7 +105,7 @@ public class LayerState {
     private void compareWithReference() {
         try (Kernels reference = Backend.REFERENCE.open();
                 Arena scratch = Arena.ofShared()) {
-            MoeLayer slow = new MoeLayer(layer.config(), layer.weights(), reference);
+            MoeLayer slow = new MoeLayer(layer.config(), raw, reference);
             Tensor want = Tensor.allocate(scratch, DType.F32, 1, layer.config().hidden());
             Tensor got = Tensor.allocate(scratch, DType.F32, 1, layer.config().hidden());
             Tensor x = inputs.slice(0, 1);
@@ -133,6 +136,7 @@ public class LayerState {
     @TearDown(Level.Trial)
     public void tearDown() {
         workspace.close();
+        layer.close();
         kernels.close();
         arena.close();
     }

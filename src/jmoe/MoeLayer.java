@@ -25,8 +25,8 @@ import java.util.concurrent.atomic.AtomicInteger;
  * A Mixture-of-Experts layer: router, experts and shared expert of one layer of a model, without
  * norm and residual.
  *
- * <p>Weights are loaded once and never change; any number of threads may call {@link #forward},
- * each with its own {@link Workspace}.
+ * <p>Weights are loaded once, brought into the form that the backend likes, and never change; any
+ * number of threads may call {@link #forward}, each with its own {@link Workspace}.
  */
 public final class MoeLayer implements AutoCloseable {
     /** A gated shared expert is a router with one expert: its weight is sigmoid(x g). */
@@ -45,7 +45,7 @@ public final class MoeLayer implements AutoCloseable {
     private final MoeConfig config;
     private final MoeWeights weights;
     private final Kernels kernels;
-    private final @Nullable Arena ownedArena;
+    private final Arena arena;
     private final boolean ownsKernels;
 
     /** Passes that run now; {@link #CLOSED} once the layer is closed. */
@@ -53,17 +53,17 @@ public final class MoeLayer implements AutoCloseable {
 
     private static final int CLOSED = -1;
 
+    /** A layer of prepared weights. */
     private MoeLayer(
             MoeConfig config,
             MoeWeights weights,
             Kernels kernels,
-            @Nullable Arena ownedArena,
+            Arena arena,
             boolean ownsKernels) {
-        weights.requireMatch(config);
         this.config = config;
         this.weights = weights;
         this.kernels = kernels;
-        this.ownedArena = ownedArena;
+        this.arena = arena;
         this.ownsKernels = ownsKernels;
     }
 
@@ -71,12 +71,29 @@ public final class MoeLayer implements AutoCloseable {
      * A layer over weights and kernels that the caller owns.
      *
      * @param config what to compute
-     * @param weights the numbers; must stay alive as long as the layer
+     * @param weights the numbers; must stay alive as long as the layer, unless {@link #weights}
+     *     returns others
      * @param kernels the backend; must stay open as long as the layer
      * @throws IllegalArgumentException if the weights do not have the sizes of the configuration
      */
     public MoeLayer(MoeConfig config, MoeWeights weights, Kernels kernels) {
-        this(config, weights, kernels, null, false);
+        this(config, weights, kernels, Arena.ofShared());
+    }
+
+    private MoeLayer(MoeConfig config, MoeWeights weights, Kernels kernels, Arena arena) {
+        this(config, prepare(config, weights, kernels, arena), kernels, arena, false);
+    }
+
+    /** Frees what it had allocated if the weights do not fit. */
+    private static MoeWeights prepare(
+            MoeConfig config, MoeWeights weights, Kernels kernels, Arena arena) {
+        try {
+            weights.requireMatch(config);
+            return weights.prepare(kernels, arena);
+        } catch (RuntimeException | Error e) {
+            arena.close();
+            throw e;
+        }
     }
 
     /**
@@ -127,14 +144,23 @@ public final class MoeLayer implements AutoCloseable {
             boolean ownsKernels,
             @Nullable DType expertType,
             LoadProgress progress) {
-        Arena arena = Arena.ofShared();
+        Arena stored = Arena.ofShared();
+        boolean keepsStored = false;
         try (Checkpoint files = Checkpoint.open(checkpoint)) {
             MoeConfig config = files.layer(layer).config();
-            MoeWeights weights = files.load(layer, expertType, arena, progress);
-            return new MoeLayer(config, weights, kernels, arena, ownsKernels);
-        } catch (RuntimeException | Error e) {
-            arena.close();
-            throw e;
+            MoeWeights weights = files.load(layer, expertType, stored, progress);
+            Arena arena = Arena.ofShared();
+            MoeWeights prepared = prepare(config, weights, kernels, arena);
+            keepsStored = prepared.equals(weights);
+            if (keepsStored) {
+                arena.close();
+            }
+            Arena owned = keepsStored ? stored : arena;
+            return new MoeLayer(config, prepared, kernels, owned, ownsKernels);
+        } finally {
+            if (!keepsStored) {
+                stored.close();
+            }
         }
     }
 
@@ -148,9 +174,10 @@ public final class MoeLayer implements AutoCloseable {
     }
 
     /**
-     * The layer's numbers.
+     * The layer's numbers, in the form that its backend computes with.
      *
-     * @return views that live as long as the layer
+     * @return views that live as long as the layer; what a backend prepared can be read by nobody
+     *     else
      */
     public MoeWeights weights() {
         return weights;
@@ -163,7 +190,7 @@ public final class MoeLayer implements AutoCloseable {
      * @return a workspace for this layer only; close it when done
      */
     public Workspace workspace(long maxTokens) {
-        return Workspace.allocate(config, weights.latentIn() != null, maxTokens);
+        return Workspace.allocate(config, weights, kernels, maxTokens);
     }
 
     /**
@@ -283,7 +310,7 @@ public final class MoeLayer implements AutoCloseable {
             return outputBias;
         }
         Routing dense = ws.dense();
-        feedForward(x, shared, dense.expertOffsets(), ws.sharedRows(), ws);
+        feedForward(x, shared, dense, null, ws.sharedRows(), ws);
         Tensor gate = weights.sharedGate();
         if (gate != null) {
             Tensor gateLogits = ws.sharedGateLogits();
@@ -327,10 +354,7 @@ public final class MoeLayer implements AutoCloseable {
             kernels.sortByExpert(routing);
             Tensor inputWeights = router.weightOnInput() ? routing.topkWeights() : null;
             Tensor outputWeights = router.weightOnInput() ? null : routing.topkWeights();
-            kernels.permute(input, routing, inputWeights, ws.rows());
-            // Rows of identity experts come last and have no weights: the offsets end before them.
-            Tensor offsets = routing.expertOffsets().slice(0, config.numExperts() + 1L);
-            feedForward(ws.rows(), experts, offsets, ws.expertRows(), ws);
+            feedForward(input, experts, routing, inputWeights, ws.expertRows(), ws);
             boolean last = type == routers.size() - 1;
             Tensor identity = config.numIdentityExperts() > 0 ? input : null;
             Residual residual =
@@ -341,17 +365,22 @@ public final class MoeLayer implements AutoCloseable {
     }
 
     private void feedForward(
-            Tensor x, ExpertWeights experts, Tensor offsets, Tensor y, Workspace ws) {
-        Tensor gateUp = ws.gateUp(x.dim(0), experts.gateUp().dim(1));
-        Tensor hidden = ws.hidden(x.dim(0), experts.intermediate());
-        kernels.groupedGemm(x, experts.gateUp(), experts.gateUpBias(), offsets, gateUp);
-        kernels.swiglu(gateUp, experts.activation(), offsets, hidden);
+            Tensor x,
+            ExpertWeights experts,
+            Routing routing,
+            @Nullable Tensor inputWeights,
+            Tensor y,
+            Workspace ws) {
+        Tensor hidden = ws.hidden(y.dim(0), experts.intermediate());
+        Tensor scratch = ws.scratch(kernels.gateUpSwigluScratch(y.dim(0), experts));
+        kernels.gateUpSwiglu(x, routing, inputWeights, experts, scratch, hidden);
+        // Rows of identity experts come last and have no weights: the offsets end before them.
+        Tensor offsets = routing.expertOffsets().slice(0, experts.numExperts() + 1L);
         kernels.groupedGemm(hidden, experts.down(), experts.downBias(), offsets, y);
     }
 
     /**
-     * Frees the weights if the layer loaded them, and stops the backend if it started it; safe to
-     * call twice.
+     * Frees the layer's memory, and stops the backend if the layer started it; safe to call twice.
      *
      * @throws IllegalStateException during a forward pass
      */
@@ -369,9 +398,7 @@ public final class MoeLayer implements AutoCloseable {
                 kernels.close();
             }
         } finally {
-            if (ownedArena != null) {
-                ownedArena.close();
-            }
+            arena.close();
         }
     }
 }

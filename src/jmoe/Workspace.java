@@ -1,6 +1,9 @@
 package jmoe;
 
+import jmoe.ops.ExpertWeights;
+import jmoe.ops.Kernels;
 import jmoe.ops.MoeConfig;
+import jmoe.ops.MoeWeights;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Selection;
 import jmoe.ops.Routing;
@@ -35,8 +38,7 @@ public final class Workspace implements AutoCloseable {
     private final Tensor mergedLogits;
     private final Tensor tokensPerExpert;
 
-    private final Tensor rows;
-    private final Tensor gateUp;
+    private final Tensor scratch;
     private final Tensor hidden;
     private final Tensor expertRows;
     private final Tensor sharedRows;
@@ -48,17 +50,19 @@ public final class Workspace implements AutoCloseable {
     private long tokens;
 
     /** Frees what it had allocated if the memory does not suffice. */
-    static Workspace allocate(MoeConfig config, boolean hasLatent, long maxTokens) {
+    static Workspace allocate(
+            MoeConfig config, MoeWeights weights, Kernels kernels, long maxTokens) {
         Arena arena = Arena.ofShared();
         try {
-            return new Workspace(arena, config, hasLatent, maxTokens);
+            return new Workspace(arena, config, weights, kernels, maxTokens);
         } catch (RuntimeException | Error e) {
             arena.close();
             throw e;
         }
     }
 
-    private Workspace(Arena arena, MoeConfig config, boolean hasLatent, long maxTokens) {
+    private Workspace(
+            Arena arena, MoeConfig config, MoeWeights weights, Kernels kernels, long maxTokens) {
         this.arena = arena;
         if (maxTokens < 0 || maxTokens > Integer.MAX_VALUE / config.topK()) {
             throw new IllegalArgumentException(
@@ -87,22 +91,25 @@ public final class Workspace implements AutoCloseable {
         tokensPerExpert =
                 merge ? allocate(DType.I32, (long) types * experts) : routings[0].tokensPerExpert();
 
-        int halves = config.activation().gated() ? 2 : 1;
-        long widest = 0;
-        for (int intermediate : config.intermediates()) {
-            widest = Math.max(widest, intermediate);
+        long scratchElements = 0;
+        long hiddenElements = 0;
+        for (ExpertWeights bank : weights.experts()) {
+            scratchElements = Math.max(scratchElements, kernels.gateUpSwigluScratch(slots, bank));
+            hiddenElements = Math.max(hiddenElements, slots * bank.intermediate());
         }
-        long shared = config.sharedIntermediate();
-        // The shared expert may be gated where the routed ones are not (Doge).
-        long gateUpElements = Math.max(halves * slots * widest, 2 * maxTokens * shared);
-        rows = allocate(DType.F32, slots, config.expertHidden());
-        gateUp = allocate(DType.F32, gateUpElements);
-        hidden = allocate(DType.F32, Math.max(slots * widest, maxTokens * shared));
+        ExpertWeights shared = weights.shared();
+        if (shared != null) {
+            scratchElements =
+                    Math.max(scratchElements, kernels.gateUpSwigluScratch(maxTokens, shared));
+            hiddenElements = Math.max(hiddenElements, maxTokens * shared.intermediate());
+        }
+        scratch = allocate(DType.F32, scratchElements);
+        hidden = allocate(DType.F32, hiddenElements);
         expertRows = allocate(DType.F32, slots, config.expertHidden());
-        sharedRows = allocate(DType.F32, shared > 0 ? maxTokens : 0, config.hidden());
+        sharedRows = allocate(DType.F32, shared == null ? 0 : maxTokens, config.hidden());
         sharedGateLogits = allocate(DType.F32, config.sharedGated() ? maxTokens : 0, 1);
         sum = allocate(DType.F32, maxTokens, config.hidden());
-        long latentTokens = hasLatent ? maxTokens : 0;
+        long latentTokens = weights.latentIn() == null ? 0 : maxTokens;
         latent = allocate(DType.F32, latentTokens, config.expertHidden());
         latentSum = allocate(DType.F32, latentTokens, config.expertHidden());
         projected = allocate(DType.F32, latentTokens, config.hidden());
@@ -154,16 +161,12 @@ public final class Workspace implements AutoCloseable {
         return logits[type].slice(0, tokens);
     }
 
-    Tensor rows() {
-        return rows.slice(0, tokens * config.topK());
-    }
-
     Tensor expertRows() {
         return expertRows.slice(0, tokens * config.topK());
     }
 
-    Tensor gateUp(long numRows, long columns) {
-        return gateUp.slice(0, numRows * columns).reshape(numRows, columns);
+    Tensor scratch(long elements) {
+        return scratch.slice(0, elements);
     }
 
     Tensor hidden(long numRows, long columns) {

@@ -20,6 +20,7 @@ import org.junit.jupiter.params.provider.MethodSource;
 import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.ValueLayout;
+import java.lang.reflect.InvocationHandler;
 import java.lang.reflect.Proxy;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -384,6 +385,10 @@ final class MoeLayerTest {
                                     Kernels.class.getClassLoader(),
                                     new Class<?>[] {Kernels.class},
                                     (proxy, method, arguments) -> {
+                                        if (method.isDefault()) {
+                                            return InvocationHandler.invokeDefault(
+                                                    proxy, method, arguments);
+                                        }
                                         layer[0].close();
                                         return null;
                                     });

@@ -78,43 +78,49 @@ final class Demo implements Callable<Integer> {
         TimedKernels timed = new TimedKernels(kernels);
         try (Arena arena = Arena.ofShared()) {
             MoeWeights weights = RandomLayer.weights(OLMOE, DType.BF16, arena, arena);
-            MoeLayer layer = new MoeLayer(OLMOE.config(), weights, timed);
-            screen.line("  805 MB of random weights are made; measuring takes some seconds ...");
-            screen.out().flush();
-            Tensor x = Tensor.allocate(arena, DType.F32, last(), layer.config().hidden());
-            RandomLayer.fill(x, 1, 4);
-            TextTable table =
-                    new TextTable(
-                            "rrrrrr",
-                            "tokens",
-                            "ms (median)",
-                            "min - max",
-                            "GFLOP/s",
-                            "GB/s",
-                            "passes");
-            Agreement agreement = Agreement.NONE;
-            double nanosPerToken = 0;
-            for (int tokens : TOKENS) {
-                if (nanosPerToken * tokens > MAX_NANOS) {
-                    table.row(Integer.toString(tokens), "too slow here", "-", "-", "-", "-");
-                    continue;
-                }
-                Tensor y = Tensor.allocate(arena, DType.F32, tokens, layer.config().hidden());
-                Tensor input = x.slice(0, tokens);
-                try (Workspace workspace = layer.workspace(tokens)) {
-                    Passes passes = measure(layer, input, y, workspace, timed);
-                    row(table, tokens, passes);
-                    nanosPerToken = passes.minNanos() / tokens;
-                    if (tokens == 1) {
-                        agreement = compare(layer, input, y, workspace);
-                    }
+            try (MoeLayer layer = new MoeLayer(OLMOE.config(), weights, timed)) {
+                screen.line(
+                        "  805 MB of random weights are made; measuring takes some seconds ...");
+                screen.out().flush();
+                return time(layer, weights, timed, arena);
+            }
+        }
+    }
+
+    private boolean time(MoeLayer layer, MoeWeights weights, TimedKernels timed, Arena arena) {
+        Tensor x = Tensor.allocate(arena, DType.F32, last(), layer.config().hidden());
+        RandomLayer.fill(x, 1, 4);
+        TextTable table =
+                new TextTable(
+                        "rrrrrr",
+                        "tokens",
+                        "ms (median)",
+                        "min - max",
+                        "GFLOP/s",
+                        "GB/s",
+                        "passes");
+        Agreement agreement = Agreement.NONE;
+        double nanosPerToken = 0;
+        for (int tokens : TOKENS) {
+            if (nanosPerToken * tokens > MAX_NANOS) {
+                table.row(Integer.toString(tokens), "too slow here", "-", "-", "-", "-");
+                continue;
+            }
+            Tensor y = Tensor.allocate(arena, DType.F32, tokens, layer.config().hidden());
+            Tensor input = x.slice(0, tokens);
+            try (Workspace workspace = layer.workspace(tokens)) {
+                Passes passes = measure(layer, input, y, workspace, timed);
+                row(table, tokens, passes);
+                nanosPerToken = passes.minNanos() / tokens;
+                if (tokens == 1) {
+                    agreement = compare(weights, input, y, workspace);
                 }
             }
-            table.print(screen);
-            screen.line("  GB/s counts each expert's weights once, if a token needs them");
-            CheckTable.print(screen, "3. The same for 1 token against the reference", agreement);
-            return agreement.within();
         }
+        table.print(screen);
+        screen.line("  GB/s counts each expert's weights once, if a token needs them");
+        CheckTable.print(screen, "3. The same for 1 token against the reference", agreement);
+        return agreement.within();
     }
 
     private static int last() {
@@ -151,10 +157,10 @@ final class Demo implements Callable<Integer> {
                 Integer.toString(passes.count()));
     }
 
-    private static Agreement compare(MoeLayer layer, Tensor x, Tensor y, Workspace workspace) {
+    private static Agreement compare(MoeWeights weights, Tensor x, Tensor y, Workspace workspace) {
         try (Arena arena = Arena.ofShared();
                 Kernels reference = Backend.REFERENCE.open();
-                MoeLayer expected = new MoeLayer(layer.config(), layer.weights(), reference);
+                MoeLayer expected = new MoeLayer(OLMOE.config(), weights, reference);
                 Workspace expectedWorkspace = expected.workspace(y.dim(0))) {
             Tensor want = Tensor.allocate(arena, DType.F32, y.dim(0), y.dim(1));
             expected.forward(x, want, expectedWorkspace);

@@ -74,6 +74,9 @@ final class Passes {
                         "GFLOP/s");
         double whole = medianNanos();
         for (Stage stage : Stage.values()) {
+            if (kernels.meter(stage).calls() == 0) {
+                continue;
+            }
             double nanos = medianNanos(stage);
             long bytes = kernels.meter(stage).bytes();
             long flops = kernels.meter(stage).flops();

@@ -4,6 +4,7 @@ import jmoe.Backend;
 import jmoe.MoeLayer;
 import jmoe.Workspace;
 import jmoe.checkpoint.Checkpoint;
+import jmoe.checkpoint.LoadProgress;
 import jmoe.checkpoint.MoeLayerInfo;
 import jmoe.checkpoint.SafetensorsWriter;
 import jmoe.ops.ExpertWeights;
@@ -156,7 +157,7 @@ final class Run implements Callable<Integer> {
                 Tensor y = Tensor.allocate(arena, DType.F32, x.x().dim(0), layer.config().hidden());
                 Passes passes =
                         measure(timed, () -> layer.forward(x.x(), x.tokenTypes(), y, workspace));
-                Agreement agreement = check ? compare(layer, x, workspace, y) : null;
+                Agreement agreement = check ? compare(info, expertType, x, workspace, y) : null;
                 write(info, backend, workspace, y);
                 LoadChart load = new LoadChart(layer.config(), workspace.tokensPerExpert());
                 long notFinite = Agreement.NotFinite.count(y);
@@ -233,10 +234,21 @@ final class Run implements Callable<Integer> {
         }
     }
 
-    private static Agreement compare(
-            MoeLayer layer, LayerInput input, Workspace workspace, Tensor y) {
+    /** The reference reads the checkpoint anew: the layer's weights suit its backend only. */
+    private Agreement compare(
+            MoeLayerInfo info,
+            @Nullable DType expertType,
+            LayerInput input,
+            Workspace workspace,
+            Tensor y) {
         try (Kernels reference = Backend.REFERENCE.open();
-                MoeLayer expected = new MoeLayer(layer.config(), layer.weights(), reference);
+                MoeLayer expected =
+                        MoeLayer.load(
+                                checkpoint,
+                                info.layer(),
+                                reference,
+                                expertType,
+                                LoadProgress.NONE);
                 Workspace expectedWorkspace = expected.workspace(y.dim(0));
                 Arena arena = Arena.ofShared()) {
             Tensor want = Tensor.allocate(arena, DType.F32, y.dim(0), y.dim(1));

@@ -1,6 +1,7 @@
 package jmoe.cli;
 
 import jmoe.ops.Activation;
+import jmoe.ops.ExpertWeights;
 import jmoe.ops.Kernels;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
@@ -8,6 +9,7 @@ import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;
 
+import java.lang.foreign.Arena;
 import java.util.EnumMap;
 import java.util.Map;
 
@@ -19,11 +21,13 @@ import java.util.Map;
  * <p>One pass at a time: the figures of concurrent passes would mix.
  */
 final class TimedKernels implements Kernels {
-    /** The six operations. The router, shared experts and projections are {@link #GEMM} too. */
+    /** The operations; products with one group (router, shared down, projections) are dense. */
     enum Stage {
+        DENSE,
         ROUTE,
         SORT,
         PERMUTE,
+        GATE_UP,
         GEMM,
         SWIGLU,
         UNPERMUTE
@@ -148,16 +152,53 @@ final class TimedKernels implements Kernels {
         long outputs = weight.dim(1);
         long inputs = weight.dim(2);
         long rows = rows(expertOffsets);
-        long groups = 0;
-        for (long group = 0; group < weight.dim(0); group++) {
-            groups += expertOffsets.getInt(group + 1) > expertOffsets.getInt(group) ? 1 : 0;
-        }
+        long groups = groupsWithRows(expertOffsets, weight);
         long touched =
                 x.dtype().numBytes(rows * inputs)
                         + y.dtype().numBytes(rows * outputs)
                         + weight.dtype().numBytes(groups * outputs * inputs)
                         + (bias == null ? 0 : bias.dtype().numBytes(groups * outputs));
-        add(Stage.GEMM, start, stop, touched, 2 * rows * outputs * inputs);
+        Stage stage = weight.dim(0) == 1 ? Stage.DENSE : Stage.GEMM;
+        add(stage, start, stop, touched, 2 * rows * outputs * inputs);
+    }
+
+    @Override
+    public Tensor prepare(Tensor weight, Arena arena) {
+        return kernels.prepare(weight, arena);
+    }
+
+    @Override
+    public ExpertWeights prepare(ExpertWeights experts, Arena arena) {
+        return kernels.prepare(experts, arena);
+    }
+
+    @Override
+    public long gateUpSwigluScratch(long slots, ExpertWeights experts) {
+        return kernels.gateUpSwigluScratch(slots, experts);
+    }
+
+    @Override
+    public void gateUpSwiglu(
+            Tensor x,
+            Routing routing,
+            @Nullable Tensor weights,
+            ExpertWeights experts,
+            Tensor scratch,
+            Tensor hidden) {
+        long start = System.nanoTime();
+        kernels.gateUpSwiglu(x, routing, weights, experts, scratch, hidden);
+        long stop = System.nanoTime();
+        Tensor offsets = routing.expertOffsets();
+        Tensor weight = experts.gateUp();
+        long rows = offsets.getInt(experts.numExperts());
+        long matrixElements = weight.dim(1) * weight.dim(2);
+        long touched =
+                x.numBytes()
+                        + hidden.dtype().numBytes(rows * hidden.dim(1))
+                        + weight.dtype().numBytes(groupsWithRows(offsets, weight) * matrixElements)
+                        + bytes(weights);
+        long flops = 2 * matrixElements + FLOPS_PER_ACTIVATION * hidden.dim(1);
+        add(Stage.GATE_UP, start, stop, touched, rows * flops);
     }
 
     @Override
@@ -191,6 +232,14 @@ final class TimedKernels implements Kernels {
     @Override
     public void close() {
         kernels.close();
+    }
+
+    private static long groupsWithRows(Tensor expertOffsets, Tensor weight) {
+        long groups = 0;
+        for (long group = 0; group < weight.dim(0); group++) {
+            groups += expertOffsets.getInt(group + 1) > expertOffsets.getInt(group) ? 1 : 0;
+        }
+        return groups;
     }
 
     private static long rows(Tensor expertOffsets) {

@@ -284,6 +284,7 @@ public final class CudaKernels implements Kernels {
         Arguments.groupedGemm(x, weight, bias, expertOffsets, y);
         computable("groupedGemm", "x", x);
         computable("groupedGemm", "weight", weight);
+        Check.rowMajor("weight", weight);
         computable("groupedGemm", "y", y);
         int rows = int32("rows", x.dim(0));
         int groups = int32("groups", weight.dim(0));

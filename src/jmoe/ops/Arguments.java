@@ -166,6 +166,49 @@ public final class Arguments {
     }
 
     /**
+     * Checks the arguments of {@link Kernels#gateUpSwiglu}, except the scratch.
+     *
+     * @param x as there
+     * @param routing as there
+     * @param weights as there
+     * @param experts as there
+     * @param hidden as there
+     */
+    public static void gateUpSwiglu(
+            Tensor x,
+            Routing routing,
+            @Nullable Tensor weights,
+            ExpertWeights experts,
+            Tensor hidden) {
+        long slots = routing.tokens() * routing.topK();
+        Check.floatMatrix("x", x, "tokens", routing.tokens(), "hidden", experts.hidden());
+        if (experts.numExperts() > routing.numExperts()) {
+            throw new IllegalArgumentException(
+                    "experts: expected at most the numExperts="
+                            + routing.numExperts()
+                            + " of the routing, got "
+                            + experts.numExperts());
+        }
+        maps(routing);
+        Tensor offsets = routing.expertOffsets();
+        if (!offsets.isDevice()) {
+            long numRows = offsets.getInt(experts.numExperts());
+            hostIndices("rowToSlot", routing.rowToSlot(), numRows, 0, slots);
+            hostOffsets(offsets, slots);
+        }
+        weights(weights, routing);
+        Check.floatMatrix(
+                "hidden", hidden, "tokens * topK", slots, "intermediate", experts.intermediate());
+        Check.writable("hidden", hidden);
+        disjoint("hidden", hidden, "x", x);
+        disjoint("hidden", hidden, "weights", weights);
+        disjoint("hidden", hidden, "gateUp", experts.gateUp());
+        disjoint("hidden", hidden, "gateUpBias", experts.gateUpBias());
+        disjoint("hidden", hidden, "rowToSlot", routing.rowToSlot());
+        disjoint("hidden", hidden, "expertOffsets", offsets);
+    }
+
+    /**
      * Checks the arguments of {@link Kernels#swiglu}.
      *
      * @param gateUp as there
@@ -216,6 +259,7 @@ public final class Arguments {
         Tensor addend = residual.addend();
         if (addend != null) {
             Check.floating("addend", addend, "[tokens or 1, hidden]", 2);
+            Check.rowMajor("addend", addend);
             long addendRows = addend.dim(0) == 1 ? 1 : tokens;
             Check.floatMatrix("addend", addend, "tokens", addendRows, "hidden", hidden);
             boolean inPlace =

@@ -1,12 +1,17 @@
 package jmoe.ops;
 
+import jmoe.tensor.Check;
+import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;
 
+import java.lang.foreign.Arena;
+
 /**
- * The six operations of a MoE layer. A backend is one class that implements them; the plain loops
- * of {@code jmoe.reference} say what they mean, and every backend is tested against those.
+ * The six operations of a MoE layer, and what fuses several of them. A backend is one class that
+ * implements them; the plain loops of {@code jmoe.reference} say what they mean, and every backend
+ * is tested against those.
  *
  * <p><b>Common rules.</b> Floating-point arguments may be F32, F16, BF16 (the reference: also F64),
  * each independently; sums are accumulated in at least F32 and rounded once to the output's type.
@@ -71,12 +76,36 @@ public interface Kernels extends AutoCloseable {
     void permute(Tensor x, Routing routing, @Nullable Tensor weights, Tensor rows);
 
     /**
+     * Brings a weight into the form that this backend multiplies by fastest, once for many calls.
+     *
+     * @param weight [groups, outputs, inputs]
+     * @param arena owner of the memory of a new form
+     * @return the argument itself, or a tensor of the same type and shape that only this kind of
+     *     backend reads and that does not need the argument any more
+     */
+    default Tensor prepare(Tensor weight, Arena arena) {
+        return weight;
+    }
+
+    /**
+     * Brings a bank of experts into the form that this backend computes with fastest, for {@link
+     * #gateUpSwiglu} and {@link #groupedGemm}.
+     *
+     * @param experts in row-major order
+     * @param arena owner of the memory of a new form
+     * @return the argument itself, or experts that do not need the argument any more
+     */
+    default ExpertWeights prepare(ExpertWeights experts, Arena arena) {
+        return experts;
+    }
+
+    /**
      * Multiplies each expert's rows by its matrix: {@code y[r] = x[r] weight[e]^T + bias[e]} for
      * {@code expertOffsets[e] <= r < expertOffsets[e + 1]}. With one group this is a dense linear
      * layer.
      *
      * @param x in, [rows, inputs]
-     * @param weight in, [groups, outputs, inputs]
+     * @param weight in, [groups, outputs, inputs], row-major or from {@link #prepare}
      * @param bias in, F32 [groups, outputs], or null
      * @param expertOffsets in, I32 [groups + 1]; first entry 0, rising, last at most rows (not
      *     checked on a device)
@@ -95,6 +124,50 @@ public interface Kernels extends AutoCloseable {
      * @param hidden out, [rows, I]; rows past the last are not touched
      */
     void swiglu(Tensor gateUp, Activation activation, Tensor expertOffsets, Tensor hidden);
+
+    /**
+     * The first half of every expert, {@link #permute}, {@link #groupedGemm} and {@link #swiglu} in
+     * one: {@code hidden[r] = activation(w[r] x[rowToSlot[r] / topK] gateUp[e]^T + bias[e])}.
+     *
+     * @param x in, [tokens, H]
+     * @param routing in: rowToSlot, expertOffsets; it may have more experts than there are weights
+     *     for, whose rows are left out
+     * @param weights in, F32 [tokens, topK] by slot, or null for 1
+     * @param experts in: gateUp, gateUpBias, activation
+     * @param scratch inout, F32 of {@link #gateUpSwigluScratch} elements; any content before and
+     *     after
+     * @param hidden out, [tokens * topK, I]; rows past the last are not touched
+     */
+    default void gateUpSwiglu(
+            Tensor x,
+            Routing routing,
+            @Nullable Tensor weights,
+            ExpertWeights experts,
+            Tensor scratch,
+            Tensor hidden) {
+        Arguments.gateUpSwiglu(x, routing, weights, experts, hidden);
+        long slots = routing.tokens() * routing.topK();
+        long columns = experts.gateUp().dim(1);
+        long rowElements = slots * experts.hidden();
+        Check.vector("scratch", scratch, DType.F32, "elements", rowElements + slots * columns);
+        Tensor rows = scratch.slice(0, rowElements).reshape(slots, experts.hidden());
+        Tensor gateUp = scratch.slice(rowElements, slots * columns).reshape(slots, columns);
+        permute(x, routing, weights, rows);
+        Tensor offsets = routing.expertOffsets().slice(0, experts.numExperts() + 1L);
+        groupedGemm(rows, experts.gateUp(), experts.gateUpBias(), offsets, gateUp);
+        swiglu(gateUp, experts.activation(), offsets, hidden);
+    }
+
+    /**
+     * Scratch that {@link #gateUpSwiglu} needs.
+     *
+     * @param slots tokens * topK
+     * @param experts as there
+     * @return F32 elements, 0 if nothing is stored between the operations
+     */
+    default long gateUpSwigluScratch(long slots, ExpertWeights experts) {
+        return slots * (experts.hidden() + experts.gateUp().dim(1));
+    }
 
     /**
      * Sums rows back into tokens, in slot order: {@code y[t] = addend[t] + factor * sum_k w[t,k]

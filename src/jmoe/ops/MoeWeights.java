@@ -5,6 +5,8 @@ import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;
 
+import java.lang.foreign.Arena;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 
@@ -32,6 +34,50 @@ public record MoeWeights(
     public MoeWeights {
         routers = List.copyOf(routers);
         experts = List.copyOf(experts);
+    }
+
+    /**
+     * Brings all weights into the form that a backend computes with fastest.
+     *
+     * @param kernels the backend
+     * @param arena owner of the memory of new forms
+     * @return this, or weights that do not need these any more
+     */
+    public MoeWeights prepare(Kernels kernels, Arena arena) {
+        List<ExpertWeights> banks = new ArrayList<>();
+        boolean same = true;
+        for (ExpertWeights bank : experts) {
+            ExpertWeights prepared = kernels.prepare(bank, arena);
+            same &= prepared.equals(bank);
+            banks.add(prepared);
+        }
+        if (same) {
+            return this;
+        }
+        List<RouterWeights> newRouters = new ArrayList<>();
+        for (RouterWeights router : routers) {
+            newRouters.add(
+                    new RouterWeights(
+                            kernels.prepare(router.weight(), arena),
+                            copy(router.bias(), arena),
+                            copy(router.selectionBias(), arena)));
+        }
+        return new MoeWeights(
+                newRouters,
+                banks,
+                shared == null ? null : kernels.prepare(shared, arena),
+                prepare(sharedGate, kernels, arena),
+                prepare(latentIn, kernels, arena),
+                prepare(latentOut, kernels, arena),
+                copy(outputBias, arena));
+    }
+
+    private static @Nullable Tensor prepare(@Nullable Tensor weight, Kernels kernels, Arena arena) {
+        return weight == null ? null : kernels.prepare(weight, arena);
+    }
+
+    private static @Nullable Tensor copy(@Nullable Tensor tensor, Arena arena) {
+        return tensor == null ? null : tensor.copy(arena);
     }
 
     /**

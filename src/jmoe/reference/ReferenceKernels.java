@@ -103,6 +103,7 @@ public final class ReferenceKernels implements Kernels {
         Arguments.groupedGemm(x, weight, bias, expertOffsets, y);
         Check.host("x", x);
         Check.host("weight", weight);
+        Check.rowMajor("weight", weight);
         host("bias", bias);
         Check.host("expertOffsets", expertOffsets);
         Check.host("y", y);

@@ -24,6 +24,7 @@ public final class Check {
             throw mismatch(name, dtype + " [" + dim + "=" + length + "]", tensor);
         }
         accessible(name, tensor);
+        rowMajor(name, tensor);
     }
 
     /**
@@ -55,6 +56,7 @@ public final class Check {
                     tensor);
         }
         accessible(name, tensor);
+        rowMajor(name, tensor);
     }
 
     /**
@@ -164,6 +166,22 @@ public final class Check {
                             + ": expected host memory, got "
                             + tensor.describe()
                             + " on a device; copy it to the host first");
+        }
+    }
+
+    /**
+     * Elements in row-major order.
+     *
+     * @param name parameter name
+     * @param tensor the argument
+     */
+    public static void rowMajor(String name, Tensor tensor) {
+        if (tensor.layout() != null) {
+            throw new IllegalArgumentException(
+                    name
+                            + ": expected row-major elements, got "
+                            + tensor
+                            + "; only the backend that prepared a weight can multiply by it");
         }
     }
 

@@ -29,8 +29,11 @@ public final class Tensor {
     /** Device memory at full length, which nobody but slices may see; null of a bare address. */
     private final @Nullable MemorySegment deviceMemory;
 
+    /** A backend's own arrangement, or null if row-major. */
+    private final @Nullable Layout layout;
+
     private Tensor(MemorySegment data, DType dtype, long[] shape, long numElements) {
-        this(data, dtype, shape, numElements, false, null);
+        this(data, dtype, shape, numElements, false, null, null);
     }
 
     private Tensor(
@@ -39,13 +42,15 @@ public final class Tensor {
             long[] shape,
             long numElements,
             boolean device,
-            @Nullable MemorySegment deviceMemory) {
+            @Nullable MemorySegment deviceMemory,
+            @Nullable Layout layout) {
         this.data = data;
         this.dtype = dtype;
         this.shape = shape;
         this.numElements = numElements;
         this.device = device;
         this.deviceMemory = deviceMemory;
+        this.layout = layout;
     }
 
     /**
@@ -95,7 +100,7 @@ public final class Tensor {
     public static Tensor device(MemorySegment data, DType dtype, long... shape) {
         long elements = count(shape);
         requireRoom(data, numBytes(dtype, elements, shape), dtype, shape);
-        return new Tensor(data.asSlice(0, 0), dtype, shape.clone(), elements, true, data);
+        return new Tensor(data.asSlice(0, 0), dtype, shape.clone(), elements, true, data, null);
     }
 
     /**
@@ -110,7 +115,22 @@ public final class Tensor {
         long elements = count(shape);
         numBytes(dtype, elements, shape);
         MemorySegment data = MemorySegment.ofAddress(address);
-        return new Tensor(data, dtype, shape.clone(), elements, true, null);
+        return new Tensor(data, dtype, shape.clone(), elements, true, null, null);
+    }
+
+    /**
+     * Views elements that a backend arranged for itself.
+     *
+     * @param layout the arrangement, with its memory
+     * @param dtype type of the elements before they were arranged
+     * @param shape dimensions, outermost first
+     * @return a view without readable elements, which cannot be sliced or reshaped
+     */
+    public static Tensor prepared(Layout layout, DType dtype, long... shape) {
+        long elements = count(shape);
+        numBytes(dtype, elements, shape);
+        MemorySegment none = layout.memory().asSlice(0, 0);
+        return new Tensor(none, dtype, shape.clone(), elements, false, null, layout);
     }
 
     /**
@@ -166,7 +186,7 @@ public final class Tensor {
     /**
      * The memory.
      *
-     * @return exactly {@link #numBytes} bytes; zero-length for a device tensor
+     * @return exactly {@link #numBytes} bytes; zero-length for a device or prepared tensor
      */
     public MemorySegment data() {
         return data;
@@ -237,6 +257,38 @@ public final class Tensor {
     }
 
     /**
+     * The arrangement of a tensor that a backend prepared.
+     *
+     * @return null if the elements are in row-major order
+     */
+    public @Nullable Layout layout() {
+        return layout;
+    }
+
+    /**
+     * Copies the elements.
+     *
+     * @param arena owner of the copy
+     * @return a row-major host tensor
+     */
+    public Tensor copy(Arena arena) {
+        requireRowMajor("copy");
+        Tensor copy = allocate(arena, dtype, shape);
+        copy.data.copyFrom(data);
+        return copy;
+    }
+
+    private void requireRowMajor(String method) {
+        if (layout != null) {
+            throw new UnsupportedOperationException(
+                    method
+                            + ": expected row-major elements, got "
+                            + this
+                            + "; use the tensor that it was prepared from");
+        }
+    }
+
+    /**
      * Views consecutive entries of the first dimension.
      *
      * @param from first entry
@@ -245,6 +297,7 @@ public final class Tensor {
      * @throws IndexOutOfBoundsException if the range does not lie in the first dimension
      */
     public Tensor slice(long from, long entries) {
+        requireRowMajor("slice");
         if (from < 0 || entries < 0 || from > shape[0] - entries) {
             throw new IndexOutOfBoundsException(
                     "slice: entries " + from + " to " + (from + entries) + " of " + describe());
@@ -282,6 +335,7 @@ public final class Tensor {
      * @throws IllegalArgumentException if the number of elements differs
      */
     public Tensor reshape(long... newShape) {
+        requireRowMajor("reshape");
         long elements = count(newShape);
         if (elements != numElements) {
             throw new IllegalArgumentException(
@@ -293,7 +347,7 @@ public final class Tensor {
                             + Arrays.toString(newShape));
         }
         numBytes(dtype, elements, newShape);
-        return new Tensor(data, dtype, newShape.clone(), elements, device, deviceMemory);
+        return new Tensor(data, dtype, newShape.clone(), elements, device, deviceMemory, null);
     }
 
     /**
@@ -371,6 +425,8 @@ public final class Tensor {
 
     @Override
     public String toString() {
-        return describe() + (device ? " on device" : "");
+        return describe()
+                + (device ? " on device" : "")
+                + (layout == null ? "" : " in " + layout.describe());
     }
 }

@@ -138,7 +138,7 @@ final class RunTest {
                 .contains("hidden 44, 7 experts, top-3, intermediate 33")
                 .contains("top 3 of softmax(logits), renormalised")
                 .contains("backend", "why", "GB/s", "GFLOP/s")
-                .contains("route ", "sort ", "permute ", "gemm ", "swiglu ", "unpermute ")
+                .contains("dense ", "route ", "sort ", "gate_up ", "gemm ", "unpermute ")
                 .contains("max/mean", "coefficient of variation")
                 .contains("Check against the reference");
         assertThat(out.lines()).allMatch(line -> line.length() <= 80);
@@ -177,7 +177,15 @@ final class RunTest {
                 .containsExactly("name", "description", "why", "threads");
         assertThat(json.get("pass_ms").propertyNames()).containsExactly("median", "min", "max");
         assertThat(json.get("stages").valueStream().map(stage -> stage.get("stage").asString()))
-                .containsExactly("route", "sort", "permute", "gemm", "swiglu", "unpermute");
+                .containsExactly(
+                        "dense",
+                        "route",
+                        "sort",
+                        "permute",
+                        "gate_up",
+                        "gemm",
+                        "swiglu",
+                        "unpermute");
         assertThat(json.get("load").size()).isEqualTo(2);
         int routed = 0;
         for (JsonNode type : json.get("load")) {

@@ -77,7 +77,7 @@ final class Demo implements Callable<Integer> {
         screen.out().flush();
         TimedKernels timed = new TimedKernels(kernels);
         try (Arena arena = Arena.ofShared()) {
-            MoeWeights weights = RandomLayer.weights(OLMOE, DType.BF16, arena, arena);
+            MoeWeights weights = RandomLayer.weights(OLMOE, DType.BF16, arena);
             try (MoeLayer layer = new MoeLayer(OLMOE.config(), weights, timed)) {
                 screen.line(
                         "  805 MB of random weights are made; measuring takes some seconds ...");

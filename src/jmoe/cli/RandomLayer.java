@@ -43,14 +43,12 @@ public final class RandomLayer {
 
     private final Preset preset;
     private final DType type;
-    private final Arena expertArena;
     private final Arena arena;
     private long seed;
 
-    private RandomLayer(Preset preset, DType type, Arena expertArena, Arena arena) {
+    private RandomLayer(Preset preset, DType type, Arena arena) {
         this.preset = preset;
         this.type = type;
-        this.expertArena = expertArena;
         this.arena = arena;
     }
 
@@ -59,12 +57,11 @@ public final class RandomLayer {
      *
      * @param preset shape and rules
      * @param type F32, F16 or BF16, of the experts
-     * @param expertArena owner of the experts' matrices, nearly all of the memory
-     * @param arena owner of the rest
+     * @param arena owner of the memory
      * @return the weights
      */
-    public static MoeWeights weights(Preset preset, DType type, Arena expertArena, Arena arena) {
-        return new RandomLayer(preset, type, expertArena, arena).weights();
+    public static MoeWeights weights(Preset preset, DType type, Arena arena) {
+        return new RandomLayer(preset, type, arena).weights();
     }
 
     private MoeWeights weights() {
@@ -84,7 +81,7 @@ public final class RandomLayer {
                 experts,
                 shared == 0 ? null : bank(1, shared, hidden, config.activation()),
                 config.sharedGated()
-                        ? matrix(arena, DType.F32, 1 / Math.sqrt(hidden), 1, 1, hidden)
+                        ? matrix(DType.F32, 1 / Math.sqrt(hidden), 1, 1, hidden)
                         : null,
                 null,
                 null,
@@ -92,7 +89,7 @@ public final class RandomLayer {
     }
 
     private RouterWeights router(int numLogits, int numExperts, int hidden) {
-        Tensor weight = matrix(arena, DType.F32, 1 / Math.sqrt(hidden), 1, numLogits, hidden);
+        Tensor weight = matrix(DType.F32, 1 / Math.sqrt(hidden), 1, numLogits, hidden);
         return new RouterWeights(
                 weight, bias(Bias.ROUTER, 1, numLogits), bias(Bias.SELECTION, numExperts));
     }
@@ -102,21 +99,19 @@ public final class RandomLayer {
         long columns = activation.gated() ? 2L * intermediate : intermediate;
         double out = DOWN_GAIN / Math.sqrt(intermediate);
         return new ExpertWeights(
-                matrix(expertArena, type, 1 / Math.sqrt(hidden), numExperts, columns, hidden),
-                matrix(expertArena, type, out, numExperts, hidden, intermediate),
+                matrix(type, 1 / Math.sqrt(hidden), numExperts, columns, hidden),
+                matrix(type, out, numExperts, hidden, intermediate),
                 bias(Bias.EXPERTS, numExperts, columns),
                 bias(Bias.EXPERTS, numExperts, hidden),
                 activation);
     }
 
     private @Nullable Tensor bias(Bias bias, long... shape) {
-        return preset.biases().contains(bias)
-                ? matrix(arena, DType.F32, BIAS_DEVIATION, shape)
-                : null;
+        return preset.biases().contains(bias) ? matrix(DType.F32, BIAS_DEVIATION, shape) : null;
     }
 
-    private Tensor matrix(Arena owner, DType dtype, double deviation, long... shape) {
-        Tensor tensor = Tensor.allocate(owner, dtype, shape);
+    private Tensor matrix(DType dtype, double deviation, long... shape) {
+        Tensor tensor = Tensor.allocate(arena, dtype, shape);
         fill(tensor, deviation, ++seed);
         return tensor;
     }

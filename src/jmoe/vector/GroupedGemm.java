@@ -1,196 +1,242 @@
 package jmoe.vector;
 
+import jmoe.ops.Activation;
+import jmoe.ops.ExpertWeights;
+import jmoe.ops.Routing;
+import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
+import jmoe.vector.Panels.Format;
 
 import org.jspecify.annotations.Nullable;
 
+import java.lang.foreign.Arena;
 import java.util.Arrays;
 
 /**
- * {@code y[r] = x[r] weight[e]^T + bias[e]}. The product of an expert is cut into blocks of rows
- * and columns; the blocks of all experts are one loop, so that the load of an expert does not
- * matter. A block widens its rows once, then a few columns at a time.
+ * {@code y[r] = x[r] weight[e]^T + bias[e]}, and the same with the activation on top. The product
+ * of an expert is cut into items of some rows by some blocks of columns; the items of all experts
+ * are one loop, so that the load of an expert does not matter. An item gathers its rows a stretch
+ * of inputs at a time and streams its panels past them; a weight that was not prepared is packed on
+ * the way.
  */
 final class GroupedGemm {
-    /** Elements of x that a block keeps, a quarter of a second-level cache of 1 MiB. */
-    private static final int BLOCK_ELEMENTS = 1 << 16;
-
-    private static final int MAX_BLOCK_ROWS = 64;
-
-    private static final int BLOCK_COLUMNS = 64;
-
     private final Workers workers;
-    private final Buffers[] buffers;
+    private final Item[] items;
 
-    /** For each expert the number of blocks before it; the last entry is their sum. */
-    private long[] firstBlock = new long[0];
+    /** For each expert the number of items before it; the last entry is their sum. */
+    private long[] firstItem = new long[0];
 
     GroupedGemm(Workers workers) {
         this.workers = workers;
-        buffers = new Buffers[workers.count()];
-        Arrays.setAll(buffers, worker -> new Buffers());
+        items = new Item[workers.count()];
+        Arrays.setAll(items, worker -> new Item());
     }
 
-    /** What one worker keeps between calls. */
-    private static final class Buffers {
-        private float[] x = new float[0];
-        private float[] weight = new float[0];
-        private final float[] bias = new float[BLOCK_COLUMNS];
-        private final float[] sums = new float[GemmTile.SUMS];
-        private final float[] y = new float[MAX_BLOCK_ROWS * BLOCK_COLUMNS];
-
-        void grow(int xElements, int weightElements) {
-            x = x.length < xElements ? new float[xElements] : x;
-            weight = weight.length < weightElements ? new float[weightElements] : weight;
-        }
-    }
-
-    /** The arguments of one call, as the workers see them. */
-    private record Product(
-            Elements x,
-            Elements weight,
-            @Nullable Elements bias,
-            Elements expertOffsets,
-            Elements y,
+    /**
+     * The arguments of one call, as the workers see them.
+     *
+     * @param rows left factor
+     * @param panels the weight if it is prepared
+     * @param source the weight if it is not
+     * @param parts as of {@link Panels}
+     * @param columns as of {@link Panels}
+     * @param bias or null
+     * @param activation of the parts, or null to write them as they are
+     * @param y result
+     */
+    record Product(
+            Rows rows,
+            @Nullable Panels panels,
+            Packing.@Nullable Source source,
+            int parts,
             long columns,
-            int inputs,
-            int stride,
-            int blockRows) {
-        long columnBlocks() {
-            return Math.ceilDiv(columns, (long) BLOCK_COLUMNS);
-        }
-
-        long rowBlocks(long rows) {
-            return Math.ceilDiv(rows, (long) blockRows);
+            @Nullable Elements bias,
+            @Nullable Activation activation,
+            Elements y) {
+        long blocks() {
+            return Panels.blocks(parts, columns);
         }
     }
 
     void multiply(Tensor x, Tensor weight, @Nullable Tensor bias, Tensor expertOffsets, Tensor y) {
-        long inputs = weight.dim(2);
-        if (inputs > Integer.MAX_VALUE / (2 * GemmTile.ROWS)) {
+        Rows rows = new Rows(Elements.of(x, workers), inputs(weight), null, 1, null);
+        run(product(rows, weight, 1, bias, null, y), weight.dim(0), expertOffsets);
+    }
+
+    void gateUpSwiglu(
+            Tensor x,
+            Routing routing,
+            @Nullable Tensor weights,
+            ExpertWeights experts,
+            Tensor hidden) {
+        Tensor weight = experts.gateUp();
+        Rows rows =
+                new Rows(
+                        Elements.of(x, workers),
+                        inputs(weight),
+                        Elements.of(routing.rowToSlot(), workers),
+                        routing.topK(),
+                        weights == null ? null : Elements.of(weights, workers));
+        Activation activation = experts.activation();
+        int parts = activation.gated() ? 2 : 1;
+        Product product = product(rows, weight, parts, experts.gateUpBias(), activation, hidden);
+        run(product, weight.dim(0), routing.expertOffsets());
+    }
+
+    private static int inputs(Tensor weight) {
+        if (weight.dim(2) > Integer.MAX_VALUE / 2) {
             throw new UnsupportedOperationException(
                     "groupedGemm: rows of "
-                            + inputs
+                            + weight.dim(2)
                             + " elements; the vector backend takes at most "
-                            + Integer.MAX_VALUE / (2 * GemmTile.ROWS));
+                            + Integer.MAX_VALUE / 2);
         }
-        int stride = Lanes.padded((int) inputs);
-        int fitting = BLOCK_ELEMENTS / Math.max(1, stride) / GemmTile.ROWS * GemmTile.ROWS;
-        Product product =
-                new Product(
-                        Elements.of(x, workers),
-                        Elements.of(weight, workers),
-                        bias == null ? null : Elements.of(bias, workers),
-                        Elements.of(expertOffsets, workers),
-                        Elements.of(y, workers),
-                        weight.dim(1),
-                        (int) inputs,
-                        stride,
-                        Math.clamp(fitting, GemmTile.ROWS, MAX_BLOCK_ROWS));
-        int groups = Math.toIntExact(weight.dim(0));
-        long blocks = countBlocks(product, groups);
+        return (int) weight.dim(2);
+    }
+
+    private Product product(
+            Rows rows,
+            Tensor weight,
+            int parts,
+            @Nullable Tensor bias,
+            @Nullable Activation activation,
+            Tensor y) {
+        Elements biases = bias == null ? null : Elements.of(bias, workers);
+        Elements out = Elements.of(y, workers);
+        if (weight.layout() instanceof Panels prepared) {
+            Panels panels = prepared.at(workers.view(prepared.memory()));
+            return new Product(
+                    rows, panels, null, panels.parts(), panels.columns(), biases, activation, out);
+        }
+        Packing.Source source = source(weight, parts);
+        return new Product(rows, null, source, parts, source.columns(), biases, activation, out);
+    }
+
+    private Packing.Source source(Tensor weight, int parts) {
+        Elements elements = Elements.of(weight, workers);
+        return new Packing.Source(elements, parts, weight.dim(1) / parts, inputs(weight));
+    }
+
+    /**
+     * Packs a weight.
+     *
+     * @param weight F32, F16 or BF16 [groups, outputs, inputs], row-major
+     * @param parts 2 if the outputs are gate rows before up rows, else 1
+     * @param arena owner of the panels
+     * @return the same weight in panels
+     */
+    Tensor prepare(Tensor weight, int parts, Arena arena) {
+        Packing.Source source = source(weight, parts);
+        Format format = format(source.elements(), weight);
+        long blocks = Panels.blocks(parts, source.columns());
+        long groups = weight.dim(0);
+        long bytes = groups * blocks * Panels.BLOCK_COLUMNS * source.inputs();
+        bytes = bytes / Panels.COLUMNS * format.stepBytes();
+        Panels panels =
+                new Panels(
+                        arena.allocate(bytes, Tensor.ALIGNMENT_BYTES),
+                        format,
+                        parts,
+                        source.columns(),
+                        source.inputs(),
+                        blocks);
+        Panels open = panels.at(workers.view(panels.memory()));
         workers.run(
-                blocks,
+                groups * blocks,
                 1,
                 (worker, from, to) -> {
-                    for (long block = from; block < to; block++) {
-                        int expert = expertOf(block, groups);
-                        multiplyBlock(product, expert, block - firstBlock[expert], buffers[worker]);
+                    for (long i = from; i < to; i++) {
+                        items[worker].packing.pack(source, open, i / blocks, i % blocks);
+                    }
+                });
+        return Tensor.prepared(panels, weight.dtype(), weight.shape());
+    }
+
+    private Format format(Elements elements, Tensor weight) {
+        if (weight.dtype() != DType.F16) {
+            return weight.dtype() == DType.BF16 ? Format.BF16 : Format.F32;
+        }
+        boolean[] raisable = new boolean[workers.count()];
+        Arrays.fill(raisable, true);
+        workers.run(
+                weight.numElements(),
+                1 << 20,
+                (worker, from, to) -> raisable[worker] &= Packing.canRaise(elements, from, to));
+        boolean all = true;
+        for (boolean one : raisable) {
+            all &= one;
+        }
+        return all ? Format.RAISED_F16 : Format.F32;
+    }
+
+    private void run(Product product, long groups, Tensor offsets) {
+        Elements expertOffsets = Elements.of(offsets, workers);
+        int experts = Math.toIntExact(groups);
+        if (firstItem.length < experts + 1) {
+            firstItem = new long[experts + 1];
+        }
+        long blocks = product.blocks();
+        long share = 0;
+        for (int e = 0; e < experts; e++) {
+            share += rowBlocks(rows(expertOffsets, e)) * blocks;
+        }
+        // Enough items that the last ones cost little waiting, few enough that gathering rows does.
+        int itemBlocks = Math.clamp(share / (32L * workers.count()), 1, Item.MAX_BLOCKS);
+        long stripes = Math.ceilDiv(blocks, (long) itemBlocks);
+        for (int e = 0; e < experts; e++) {
+            firstItem[e + 1] = firstItem[e] + rowBlocks(rows(expertOffsets, e)) * stripes;
+        }
+        workers.run(
+                firstItem[experts],
+                1,
+                (worker, from, to) -> {
+                    for (long item = from; item < to; item++) {
+                        int expert = expertOf(item, experts);
+                        int count = rows(expertOffsets, expert);
+                        long within = item - firstItem[expert];
+                        // Row blocks follow each other, so that panels stay in the cache.
+                        int rowBlocks = rowBlocks(count);
+                        int height = blockRows(count, rowBlocks);
+                        int first = (int) (within % rowBlocks) * height;
+                        long block = within / rowBlocks * itemBlocks;
+                        items[worker].multiply(
+                                product,
+                                expert,
+                                expertOffsets.getInt(expert) + (long) first,
+                                Math.min(height, count - first),
+                                block,
+                                (int) Math.min(itemBlocks, blocks - block));
                     }
                 });
     }
 
-    private long countBlocks(Product product, int groups) {
-        if (firstBlock.length < groups + 1) {
-            firstBlock = new long[groups + 1];
-        }
-        firstBlock[0] = 0;
-        int from = product.expertOffsets.getInt(0);
-        for (int expert = 0; expert < groups; expert++) {
-            int to = product.expertOffsets.getInt(expert + 1);
-            firstBlock[expert + 1] =
-                    firstBlock[expert] + product.rowBlocks(to - from) * product.columnBlocks();
-            from = to;
-        }
-        return firstBlock[groups];
+    private static int rows(Elements expertOffsets, int expert) {
+        return expertOffsets.getInt(expert + 1) - expertOffsets.getInt(expert);
     }
 
-    /** The expert that a block belongs to; experts without rows have no block. */
-    private int expertOf(long block, int groups) {
+    private static int rowBlocks(int rows) {
+        int blocks = Math.ceilDiv(rows, Item.MAX_ROWS);
+        // Blocks in whole tiles may be fewer than that.
+        return rows == 0 ? 0 : Math.ceilDiv(rows, blockRows(rows, blocks));
+    }
+
+    /** Rows of each block but the last: equal, in whole tiles. */
+    private static int blockRows(int rows, int blocks) {
+        return Math.ceilDiv(Math.ceilDiv(rows, blocks), Tiles.ROWS) * Tiles.ROWS;
+    }
+
+    /** The expert that an item belongs to; experts without rows have none. */
+    private int expertOf(long item, int experts) {
         int low = 0;
-        int high = groups;
+        int high = experts;
         while (high - low > 1) {
             int middle = (low + high) >>> 1;
-            if (firstBlock[middle] <= block) {
+            if (firstItem[middle] <= item) {
                 low = middle;
             } else {
                 high = middle;
             }
         }
         return low;
-    }
-
-    /** Row blocks follow each other, so that the weight of a column block stays in the cache. */
-    private static void multiplyBlock(Product product, int expert, long block, Buffers b) {
-        long expertFrom = product.expertOffsets.getInt(expert);
-        long expertTo = product.expertOffsets.getInt(expert + 1);
-        long rowBlocks = product.rowBlocks(expertTo - expertFrom);
-        long row = expertFrom + block % rowBlocks * product.blockRows;
-        int rows = (int) Math.min(product.blockRows, expertTo - row);
-        long column = block / rowBlocks * BLOCK_COLUMNS;
-        int columns = (int) Math.min(BLOCK_COLUMNS, product.columns - column);
-        int stride = product.stride;
-        b.grow(Math.max(rows, GemmTile.ROWS) * stride, GemmTile.COLUMNS * stride);
-        for (int r = 0; r < rows; r++) {
-            product.x.read((row + r) * product.inputs, product.inputs, b.x, r * stride);
-        }
-        long weightRow = expert * product.columns + column;
-        for (int c = 0; c < columns; c += GemmTile.COLUMNS) {
-            int width = Math.min(GemmTile.COLUMNS, columns - c);
-            for (int w = 0; w < width; w++) {
-                long element = (weightRow + c + w) * product.inputs;
-                product.weight.read(element, product.inputs, b.weight, w * stride);
-            }
-            multiplyPanel(b, rows, stride, c);
-        }
-        addBias(product.bias, weightRow, rows, columns, b);
-        for (int r = 0; r < rows; r++) {
-            long element = (row + r) * product.columns + column;
-            product.y.write(b.y, r * BLOCK_COLUMNS, columns, element);
-        }
-    }
-
-    /** All rows by one panel; columns past the last give numbers that nobody reads. */
-    private static void multiplyPanel(Buffers b, int rows, int stride, int column) {
-        int whole = rows / GemmTile.ROWS * GemmTile.ROWS;
-        for (int row = 0; row < whole; row += GemmTile.ROWS) {
-            for (int c = 0; c < GemmTile.COLUMNS; c += 2) {
-                GemmTile.fourByTwo(b.x, row * stride, b.weight, c * stride, stride, b.sums);
-                for (int r = 0; r < GemmTile.ROWS; r++) {
-                    int at = (row + r) * BLOCK_COLUMNS + column + c;
-                    b.y[at] = GemmTile.sum(b.sums, 2 * r);
-                    b.y[at + 1] = GemmTile.sum(b.sums, 2 * r + 1);
-                }
-            }
-        }
-        for (int row = whole; row < rows; row++) {
-            GemmTile.oneByFour(b.x, row * stride, b.weight, 0, stride, b.sums);
-            for (int c = 0; c < GemmTile.COLUMNS; c++) {
-                b.y[row * BLOCK_COLUMNS + column + c] = GemmTile.sum(b.sums, c);
-            }
-        }
-    }
-
-    private static void addBias(
-            @Nullable Elements bias, long weightRow, int rows, int columns, Buffers b) {
-        if (bias == null) {
-            return;
-        }
-        bias.read(weightRow, columns, b.bias, 0);
-        for (int r = 0; r < rows; r++) {
-            for (int c = 0; c < columns; c++) {
-                b.y[r * BLOCK_COLUMNS + c] += b.bias[c];
-            }
-        }
     }
 }

@@ -6,11 +6,11 @@ import jdk.incubator.vector.VectorSpecies;
 
 /** The vector shapes of this package: as many F32 lanes as the machine likes. */
 final class Lanes {
-    // A JVM without its optimising compiler reports 64 bits, for which no half shape exists.
+    /** System property for tests: 128, 256 or 512 instead of what the machine likes. */
+    static final String BITS_PROPERTY = "jmoe.vector.bits";
+
     static final VectorSpecies<Float> FLOATS =
-            FloatVector.SPECIES_PREFERRED.vectorBitSize() < 128
-                    ? FloatVector.SPECIES_128
-                    : FloatVector.SPECIES_PREFERRED;
+            VectorSpecies.of(float.class, VectorShape.forBitSize(bits()));
 
     static final VectorSpecies<Integer> INTS = VectorSpecies.of(int.class, FLOATS.vectorShape());
 
@@ -20,7 +20,24 @@ final class Lanes {
 
     static final int COUNT = FLOATS.length();
 
+    /** Whether there are 32 vector registers, as with AVX-512 and on AArch64, instead of 16. */
+    static final boolean MANY_REGISTERS =
+            FLOATS.vectorBitSize() == 512 || System.getProperty("os.arch").equals("aarch64");
+
     private Lanes() {}
+
+    private static int bits() {
+        Integer forced = Integer.getInteger(BITS_PROPERTY);
+        if (forced == null) {
+            // A JVM without its optimising compiler reports 64, for which no half shape exists.
+            return Math.max(128, FloatVector.SPECIES_PREFERRED.vectorBitSize());
+        }
+        if (forced != 128 && forced != 256 && forced != 512) {
+            throw new IllegalArgumentException(
+                    "-D" + BITS_PROPERTY + ": expected 128, 256 or 512, got " + forced);
+        }
+        return forced;
+    }
 
     /** The least multiple of the lanes that holds {@code elements}. */
     static int padded(int elements) {

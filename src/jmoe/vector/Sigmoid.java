@@ -50,19 +50,21 @@ final class Sigmoid {
     private Sigmoid() {}
 
     /**
-     * Computes {@code factor = x sigmoid(slope x) factor}; with a slope of 1 the error is below 4
-     * ulp, whatever the factor. One method without parts that return vectors: the JVM may compile
-     * such parts by themselves, and then allocates what they return.
+     * Computes {@code factor = x sigmoid(slope x) factor} from some index on; with a slope of 1 the
+     * error is below 4 ulp, whatever the factor. One method without parts that return vectors: the
+     * JVM may compile such parts by themselves, and then allocates what they return.
      *
      * @param x arguments
+     * @param from index of the first
      * @param slope of the sigmoid, at least 1
      * @param factor other factors, overwritten
+     * @param at index of the first
      * @param count elements, whole vectors
      */
-    static void product(float[] x, float slope, float[] factor, int count) {
+    static void product(float[] x, int from, float slope, float[] factor, int at, int count) {
         FloatVector one = FloatVector.broadcast(Lanes.FLOATS, 1);
         for (int i = 0; i < count; i += Lanes.COUNT) {
-            FloatVector argument = FloatVector.fromArray(Lanes.FLOATS, x, i);
+            FloatVector argument = FloatVector.fromArray(Lanes.FLOATS, x, from + i);
             FloatVector z = argument.mul(slope);
             FloatVector exponent = z.abs().neg().max(LOWEST);
             FloatVector rounded = exponent.fma(LOG2_E, ROUNDER);
@@ -94,10 +96,10 @@ final class Sigmoid {
             argument.mul(one.blend(low, negative))
                     .mul(one.blend(mantissa, negative))
                     .div(divisor)
-                    .mul(FloatVector.fromArray(Lanes.FLOATS, factor, i))
+                    .mul(FloatVector.fromArray(Lanes.FLOATS, factor, at + i))
                     .mul(one.blend(middle, negative))
                     .mul(one.blend(high, negative))
-                    .intoArray(factor, i);
+                    .intoArray(factor, at + i);
         }
     }
 }

@@ -36,49 +36,52 @@ final class Swiglu {
                         element += columns;
                     }
                     in.read(element, count, second, 0);
-                    activate(activation, first, second, Lanes.padded(count));
+                    activate(activation, first, 0, second, 0, Lanes.padded(count));
                     out.write(second, 0, count, row * columns + column);
                 });
     }
 
     /** Replaces each up by the result; the gate's content is lost. */
-    private static void activate(Activation activation, float[] gate, float[] up, int count) {
+    static void activate(
+            Activation activation, float[] gate, int gateAt, float[] up, int upAt, int count) {
         switch (activation.kind()) {
-            case SWIGLU -> Sigmoid.product(gate, 1, up, count);
+            case SWIGLU -> Sigmoid.product(gate, gateAt, 1, up, upAt, count);
             case CLAMPED_SWIGLU -> {
-                clamp(gate, up, count, activation.limit());
-                Sigmoid.product(gate, ALPHA, up, count);
+                clamp(gate, gateAt, up, upAt, count, activation.limit());
+                Sigmoid.product(gate, gateAt, ALPHA, up, upAt, count);
             }
             case SILU -> {
-                System.arraycopy(up, 0, gate, 0, count);
-                Arrays.fill(up, 0, count, 1);
-                Sigmoid.product(gate, 1, up, count);
+                System.arraycopy(up, upAt, gate, gateAt, count);
+                Arrays.fill(up, upAt, upAt + count, 1);
+                Sigmoid.product(gate, gateAt, 1, up, upAt, count);
             }
-            case RELU -> relu(up, count);
+            case RELU -> relu(up, upAt, count);
             case SQUARED_RELU -> {
-                relu(up, count);
-                square(up, count);
+                relu(up, upAt, count);
+                square(up, upAt, count);
             }
         }
     }
 
     /** min(gate, limit), and clamp(up, -limit, limit) + 1. */
-    private static void clamp(float[] gate, float[] up, int count, float limit) {
+    private static void clamp(
+            float[] gate, int gateAt, float[] up, int upAt, int count, float limit) {
         for (int i = 0; i < count; i += Lanes.COUNT) {
-            FloatVector.fromArray(Lanes.FLOATS, gate, i).min(limit).intoArray(gate, i);
-            FloatVector u = FloatVector.fromArray(Lanes.FLOATS, up, i).min(limit).max(-limit);
-            u.add(1).intoArray(up, i);
+            FloatVector g = FloatVector.fromArray(Lanes.FLOATS, gate, gateAt + i);
+            g.min(limit).intoArray(gate, gateAt + i);
+            FloatVector u = FloatVector.fromArray(Lanes.FLOATS, up, upAt + i);
+            u.min(limit).max(-limit).add(1).intoArray(up, upAt + i);
         }
     }
 
-    private static void relu(float[] up, int count) {
-        for (int i = 0; i < count; i += Lanes.COUNT) {
+    private static void relu(float[] up, int at, int count) {
+        for (int i = at; i < at + count; i += Lanes.COUNT) {
             FloatVector.fromArray(Lanes.FLOATS, up, i).max(0).intoArray(up, i);
         }
     }
 
-    private static void square(float[] up, int count) {
-        for (int i = 0; i < count; i += Lanes.COUNT) {
+    private static void square(float[] up, int at, int count) {
+        for (int i = at; i < at + count; i += Lanes.COUNT) {
             FloatVector u = FloatVector.fromArray(Lanes.FLOATS, up, i);
             u.mul(u).intoArray(up, i);
         }

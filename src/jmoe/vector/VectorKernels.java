@@ -2,6 +2,7 @@ package jmoe.vector;
 
 import jmoe.ops.Activation;
 import jmoe.ops.Arguments;
+import jmoe.ops.ExpertWeights;
 import jmoe.ops.Kernels;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
@@ -10,6 +11,8 @@ import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;
+
+import java.lang.foreign.Arena;
 
 /**
  * The operations with the Vector API on several threads. Arguments are host tensors of F32, F16 or
@@ -94,16 +97,76 @@ public final class VectorKernels implements Kernels {
     }
 
     @Override
+    public Tensor prepare(Tensor weight, Arena arena) {
+        return prepare("weight", weight, 1, arena);
+    }
+
+    @Override
+    public ExpertWeights prepare(ExpertWeights experts, Arena arena) {
+        Tensor gateUp =
+                prepare("gateUp", experts.gateUp(), experts.activation().gated() ? 2 : 1, arena);
+        if (gateUp.equals(experts.gateUp())) {
+            return experts;
+        }
+        Tensor gateUpBias = experts.gateUpBias();
+        Tensor downBias = experts.downBias();
+        return new ExpertWeights(
+                gateUp,
+                prepare("down", experts.down(), 1, arena),
+                gateUpBias == null ? null : gateUpBias.copy(arena),
+                downBias == null ? null : downBias.copy(arena),
+                experts.activation());
+    }
+
+    /** What is prepared already, or cannot be computed with, stays as it is. */
+    private Tensor prepare(String name, Tensor weight, int parts, Arena arena) {
+        workers.checkOpen();
+        Check.floating(name, weight, "[groups, outputs, inputs]", 3);
+        if (weight.layout() != null || weight.dtype() == DType.F64 || weight.isDevice()) {
+            return weight;
+        }
+        host(name, weight);
+        Tensor[] prepared = new Tensor[1];
+        workers.exclusively(() -> prepared[0] = groupedGemm.prepare(weight, parts, arena));
+        return prepared[0];
+    }
+
+    @Override
     public void groupedGemm(
             Tensor x, Tensor weight, @Nullable Tensor bias, Tensor expertOffsets, Tensor y) {
         workers.checkOpen();
         Arguments.groupedGemm(x, weight, bias, expertOffsets, y);
         computable("groupedGemm", "x", x);
-        computable("groupedGemm", "weight", weight);
+        weight("groupedGemm", "weight", weight);
         computable("groupedGemm", "y", y);
         host("bias", bias);
         host("expertOffsets", expertOffsets);
         workers.exclusively(() -> groupedGemm.multiply(x, weight, bias, expertOffsets, y));
+    }
+
+    @Override
+    public void gateUpSwiglu(
+            Tensor x,
+            Routing routing,
+            @Nullable Tensor weights,
+            ExpertWeights experts,
+            Tensor scratch,
+            Tensor hidden) {
+        workers.checkOpen();
+        Arguments.gateUpSwiglu(x, routing, weights, experts, hidden);
+        computable("gateUpSwiglu", "x", x);
+        weight("gateUpSwiglu", "gateUp", experts.gateUp());
+        computable("gateUpSwiglu", "hidden", hidden);
+        host("weights", weights);
+        host("gateUpBias", experts.gateUpBias());
+        host("rowToSlot", routing.rowToSlot());
+        host("expertOffsets", routing.expertOffsets());
+        workers.exclusively(() -> groupedGemm.gateUpSwiglu(x, routing, weights, experts, hidden));
+    }
+
+    @Override
+    public long gateUpSwigluScratch(long slots, ExpertWeights experts) {
+        return 0;
     }
 
     @Override
@@ -142,6 +205,13 @@ public final class VectorKernels implements Kernels {
             Check.host(name, tensor);
             workers.checkViewable(name, tensor.data());
         }
+    }
+
+    private void weight(String operation, String name, Tensor weight) {
+        if (!(weight.layout() instanceof Panels)) {
+            Check.rowMajor(name, weight);
+        }
+        computable(operation, name, weight);
     }
 
     private void computable(String operation, String name, @Nullable Tensor tensor) {

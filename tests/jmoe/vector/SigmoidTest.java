@@ -52,7 +52,7 @@ class SigmoidTest {
     private static float[] product(float[] x, float slope, float factor) {
         float[] result = new float[x.length];
         Arrays.fill(result, factor);
-        Sigmoid.product(x, slope, result, x.length);
+        Sigmoid.product(x, 0, slope, result, 0, x.length);
         return result;
     }
 

@@ -137,7 +137,7 @@ final class Bench implements Callable<Integer> {
         List<String> names = list("--backend", backends, name -> name);
         WholeNumber.THREADS.check(threads);
         if (chart != null) {
-            BenchChart.check(chart);
+            ChartFile.check(chart);
         }
         List<OpenBackend> open = new ArrayList<>();
         try {
@@ -236,14 +236,20 @@ final class Bench implements Callable<Integer> {
         for (int size : sizes) {
             passBytes = Math.max(passBytes, BenchLayer.passBytes(shape.config(), size));
         }
-        Preset smaller = shape;
-        while (smaller != null && 2 * smaller.weightBytes(type) + passBytes > available) {
-            smaller = smaller.halved();
+        Preset fitting = shape;
+        while (2 * fitting.weightBytes(type) + passBytes > available) {
+            Preset smaller = fitting.halved();
+            if (smaller == null) {
+                break;
+            }
+            fitting = smaller;
         }
-        if (smaller != null && smaller.equals(shape)) {
+        boolean fits = 2 * fitting.weightBytes(type) + passBytes <= available;
+        if (fits && fitting.equals(shape)) {
             return shape;
         }
-        String what =
+        int experts = fitting.config().numExperts();
+        note(
                 shape.name()
                         + ": "
                         + Units.bytes(2 * shape.weightBytes(type) + passBytes)
@@ -251,16 +257,13 @@ final class Bench implements Callable<Integer> {
                         + BenchSeries.id(type)
                         + " weights, twice, do not fit into "
                         + Units.bytes(available)
-                        + " of memory; ";
-        note(
-                smaller == null
-                        ? what + "left out, because its rule needs more experts than do"
-                        : what
-                                + "measured with "
-                                + smaller.config().numExperts()
-                                + " of "
-                                + Units.plural(shape.config().numExperts(), "expert", "experts"));
-        return smaller;
+                        + " of memory; "
+                        + (fits ? "measured" : "left out, as it would be")
+                        + " with "
+                        + experts
+                        + " of "
+                        + Units.plural(shape.config().numExperts(), "expert", "experts"));
+        return fits ? fitting : null;
     }
 
     private void note(String text) {

@@ -24,7 +24,6 @@ import java.io.OutputStream;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
-import java.util.Locale;
 
 import javax.imageio.ImageIO;
 
@@ -44,48 +43,11 @@ final class BenchChart {
 
     private BenchChart() {}
 
-    /**
-     * Looks, before anything is measured, whether a picture can be drawn and written.
-     *
-     * @throws IllegalArgumentException for another format
-     * @throws UnsupportedOperationException without the Java module that draws
-     * @throws CheckpointException if the file cannot be written
-     */
-    static void check(Path file) {
-        format(file);
-        if (ModuleLayer.boot().findModule("java.desktop").isEmpty()) {
-            throw new UnsupportedOperationException(
-                    "--chart: this Java runtime has no module java.desktop; draw on a machine with"
-                            + " a full JDK, or take --json");
-        }
-        Path folder = file.toAbsolutePath().getParent();
-        if (Files.isDirectory(file)
-                || (Files.exists(file) && !Files.isWritable(file))
-                || folder == null
-                || !Files.isDirectory(folder)) {
-            throw new CheckpointException(
-                    "--chart: "
-                            + file
-                            + ": cannot be written; name a file in a folder that exists");
-        }
-    }
-
-    private static String format(Path file) {
-        String name = file.toString().toLowerCase(Locale.ROOT);
-        for (String format : List.of("svg", "png")) {
-            if (name.endsWith("." + format)) {
-                return format;
-            }
-        }
-        throw new IllegalArgumentException(
-                "--chart: expected a file ending in .svg or .png, got " + file);
-    }
-
     /** Draws and writes. */
     static void write(Path file, List<BenchSeries> all) {
         System.setProperty("java.awt.headless", "true");
         try (OutputStream out = Files.newOutputStream(file)) {
-            if (format(file).equals("svg")) {
+            if (ChartFile.format(file).equals("svg")) {
                 VectorGraphics2D graphics = new VectorGraphics2D();
                 paint(graphics, all);
                 PageSize size = new PageSize(0, 0, 2 * WIDTH + LEGEND_WIDTH, HEIGHT);
@@ -107,9 +69,36 @@ final class BenchChart {
     }
 
     private static void paint(Graphics2D graphics, List<BenchSeries> all) {
-        roofline(all).paint(graphics, WIDTH, HEIGHT);
+        paint(graphics, roofline(all), WIDTH);
         graphics.translate(WIDTH, 0);
-        times(all).paint(graphics, WIDTH + LEGEND_WIDTH, HEIGHT);
+        paint(graphics, times(all), WIDTH + LEGEND_WIDTH);
+    }
+
+    /** Whole decades on both axes: only they have labels. */
+    private static void paint(Graphics2D graphics, XYChart chart, int width) {
+        double[] x = {Double.POSITIVE_INFINITY, 0};
+        double[] y = {Double.POSITIVE_INFINITY, 0};
+        for (XYSeries series : chart.getSeriesCollection()) {
+            extend(x, series.getXData());
+            extend(y, series.getYData());
+        }
+        if (x[1] > 0) {
+            chart.getStyler().setXAxisMin(decade(x[0], false)).setXAxisMax(decade(x[1], true));
+            chart.getStyler().setYAxisMin(decade(y[0], false)).setYAxisMax(decade(y[1], true));
+        }
+        chart.paint(graphics, width, HEIGHT);
+    }
+
+    private static void extend(double[] range, double[] values) {
+        for (double value : values) {
+            range[0] = Math.min(range[0], value);
+            range[1] = Math.max(range[1], value);
+        }
+    }
+
+    private static double decade(double value, boolean above) {
+        double exponent = Math.log10(value);
+        return Math.pow(10, above ? Math.floor(exponent) + 1 : Math.floor(exponent));
     }
 
     private static XYChart roofline(List<BenchSeries> all) {

@@ -155,12 +155,13 @@ record BenchSeries(
             }
         }
         if (!cells.isEmpty()) {
-            screen.line(
-                    "  Java heap of a pass: "
+            screen.field(
+                    "memory",
+                    "Java heap: "
                             + Units.bytes(allocated)
-                            + " allocated, peak at most "
+                            + " allocated by a pass, at most "
                             + Units.bytes(heap)
-                            + "; native workspace "
+                            + " in use; native workspace: "
                             + Units.bytes(workspace));
         }
         if (disturbed) {

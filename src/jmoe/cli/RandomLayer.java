@@ -126,8 +126,12 @@ public final class RandomLayer {
     public static void fill(Tensor tensor, double deviation, long seed) {
         Random random = new Random(seed);
         int[] table = new int[1 << TABLE_BITS];
+        int magnitude = tensor.dtype() == DType.F32 ? Integer.MAX_VALUE : Short.MAX_VALUE;
         for (int i = 0; i < table.length; i++) {
-            table[i] = code(tensor.dtype(), (float) (deviation * random.nextGaussian()));
+            // Small numbers may be zeros of either sign in F16.
+            do {
+                table[i] = code(tensor.dtype(), (float) (deviation * random.nextGaussian()));
+            } while ((table[i] & magnitude) == 0);
         }
         long elements = tensor.numElements();
         AtomicLong next = new AtomicLong();

@@ -31,8 +31,14 @@ public record Ceilings(int threads, double fmaGflops, double streamGbps) {
     private static final int CACHES_PER_STREAM = 8;
     private static final Path CACHES = Path.of("/sys/devices/system/cpu/cpu0/cache");
 
-    /** Enough for the optimising compiler to take over between short calls. */
+    /** In which the optimising compiler takes over between short calls. */
     private static final long WARM_UP_NANOS = 250_000_000;
+
+    /** How long it is waited for, if others keep it from its work. */
+    private static final long MAX_WARM_UP_NANOS = 5_000_000_000L;
+
+    /** Operations or bytes per nanosecond that no machine misses, but every interpreter. */
+    private static final double COMPILED_RATE = 1;
 
     private static final long FMA_NANOS = 15_000_000;
     private static final long STREAM_NANOS = 40_000_000;
@@ -40,7 +46,7 @@ public record Ceilings(int threads, double fmaGflops, double streamGbps) {
 
     private static final int FMA_CHAINS = 10;
     private static final int FMA_STEPS = 1024;
-    private static final int WARM_UP_STEPS = 16;
+    private static final int WARM_UP_STEPS = 32;
     private static final int CALLS_PER_CLOCK = 16;
 
     /** What a thread reads from a stream in one call. */
@@ -101,8 +107,14 @@ public record Ceilings(int threads, double fmaGflops, double streamGbps) {
 
     private static void warmUp(Work work) {
         long start = System.nanoTime();
-        while (System.nanoTime() - start < WARM_UP_NANOS) {
-            work.run(0);
+        long elapsed = 0;
+        double rate = 0;
+        while (elapsed < WARM_UP_NANOS || (rate < COMPILED_RATE && elapsed < MAX_WARM_UP_NANOS)) {
+            long before = System.nanoTime();
+            double done = work.run(0);
+            long after = System.nanoTime();
+            rate = done / Math.max(1, after - before);
+            elapsed = after - start;
         }
     }
 
@@ -226,17 +238,18 @@ public record Ceilings(int threads, double fmaGflops, double streamGbps) {
 
     private static double multiplyAdd(long nanos) {
         long calls = 0;
-        long start = System.nanoTime();
         // A compiled loop that was entered in the middle would be slower for good: many calls.
+        int steps = nanos == 0 ? WARM_UP_STEPS : FMA_STEPS;
+        long start = System.nanoTime();
         do {
             float sum = 0;
             for (int i = 0; i < CALLS_PER_CLOCK; i++) {
-                sum += chains(nanos == 0 ? WARM_UP_STEPS : FMA_STEPS);
+                sum += chains(steps);
             }
             sink = sum;
             calls += CALLS_PER_CLOCK;
         } while (System.nanoTime() - start < nanos);
-        return 2.0 * FMA_CHAINS * FMA_STEPS * Lanes.COUNT * calls;
+        return 2.0 * FMA_CHAINS * steps * Lanes.COUNT * calls;
     }
 
     /**

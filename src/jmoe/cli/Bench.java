@@ -218,14 +218,7 @@ final class Bench implements Callable<Integer> {
         }
         screen.heading(shape.name());
         screen.field("sizes", LayerText.sizes(shape.config()));
-        screen.field(
-                "ceilings",
-                Units.significant(ceilings.fmaGflops())
-                        + " GFLOP/s multiply-add, "
-                        + Units.significant(ceilings.streamGbps())
-                        + " GB/s read ("
-                        + Units.plural(ceilings.threads(), "thread", "threads")
-                        + ")");
+        screen.field("ceilings", BenchSeries.text(ceilings));
         screen.out().flush();
     }
 

@@ -71,10 +71,10 @@ record BenchCell(
             if (cold.medianNanos() > SLOW_NANOS) {
                 return of(batches, cold, coldTotal, load.perSecond());
             }
-            coldTotal.allocated = warmUp(batches, nanos);
-            BenchCell best = attempt(layer, batches, coldTotal.allocated, nanos);
+            warmUp(batches, nanos);
+            BenchCell best = attempt(layer, batches, nanos);
             for (int more = 1; more < MAX_ATTEMPTS && best.disturbed(); more++) {
-                BenchCell next = attempt(layer, batches, coldTotal.allocated, nanos);
+                BenchCell next = attempt(layer, batches, nanos);
                 best = next.otherLoad < best.otherLoad ? next : best;
             }
             return best;
@@ -98,27 +98,20 @@ record BenchCell(
         }
     }
 
-    /** Returns what the last pass allocated on the heap. */
-    private static long warmUp(BenchLayer.Batches batches, long nanos) {
+    private static void warmUp(BenchLayer.Batches batches, long nanos) {
         long start = System.nanoTime();
         long elapsed = 0;
-        long allocated = 0;
         for (int pass = 0;
                 (pass < MIN_WARM_UP_PASSES || elapsed < nanos) && elapsed < MAX_WARM_UP_NANOS;
                 pass++) {
-            long before = allocatedSoFar();
             batches.forward();
-            allocated = allocatedSoFar() - before;
             elapsed = System.nanoTime() - start;
         }
-        return allocated;
     }
 
-    private static BenchCell attempt(
-            BenchLayer layer, BenchLayer.Batches batches, long allocated, long nanos) {
+    private static BenchCell attempt(BenchLayer layer, BenchLayer.Batches batches, long nanos) {
         Passes passes = new Passes(layer.kernels());
         Total total = new Total();
-        total.allocated = allocated;
         System.gc();
         long heapBefore = heapBytes(false);
         resetPeak();
@@ -131,8 +124,12 @@ record BenchCell(
             total.measure(passes, batches);
             elapsed = System.nanoTime() - start;
         }
+        double others = load.perSecond();
         total.peakHeap = Math.max(0, heapBytes(true) - heapBefore);
-        return of(batches, passes, total, load.perSecond());
+        long allocated = allocatedSoFar();
+        batches.forward();
+        total.allocated = allocatedSoFar() - allocated;
+        return of(batches, passes, total, others);
     }
 
     private static BenchCell of(

@@ -65,6 +65,16 @@ record BenchSeries(
         return roof;
     }
 
+    /** The ceilings in words. */
+    static String text(Ceilings ceilings) {
+        return Units.significant(ceilings.fmaGflops())
+                + " GFLOP/s multiply-add, "
+                + Units.significant(ceilings.streamGbps())
+                + " GB/s read ("
+                + Units.plural(ceilings.threads(), "thread", "threads")
+                + ")";
+    }
+
     /** What a chart calls it. */
     String label() {
         return preset.name() + " " + id(weights) + ", " + backend.id();

@@ -110,7 +110,7 @@ public final class Main implements Callable<Integer> {
      *
      * @param args as typed
      * @param screen where it writes
-     * @param warmUpNanos how long {@code run} and {@code bench} repeat a pass before they measure
+     * @param warmUpNanos how long commands repeat a pass before they measure it
      * @return exit status
      */
     static int run(String[] args, Screen screen, long warmUpNanos) {
@@ -121,7 +121,7 @@ public final class Main implements Callable<Integer> {
                         .addSubcommand(new Demo(screen))
                         .addSubcommand(new Info(screen))
                         .addSubcommand(new Inspect(screen))
-                        .addSubcommand(new Verify(screen))
+                        .addSubcommand(new Verify(screen, warmUpNanos))
                         .addSubcommand(new Bundle(screen))
                         .setOut(screen.out())
                         .setErr(screen.err())

@@ -109,8 +109,8 @@ final class BenchTest {
         assertThat(outcome.status()).isZero();
         assertThat(outcome.out().replaceAll("\\s+", " "))
                 .contains(
-                        "do not fit into 1.00 MB of memory; left out, as it would be with 8"
-                                + " experts");
+                        "do not fit into 1.00 MB of memory; left out, as it would be with 8 of"
+                                + " 32 experts");
     }
 
     @Test

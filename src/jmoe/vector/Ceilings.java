@@ -44,8 +44,8 @@ public record Ceilings(int threads, double fmaGflops, double streamGbps) {
     private static final long STREAM_NANOS = 40_000_000;
     private static final int REPEATS = 9;
 
-    private static final int FMA_CHAINS = 10;
-    private static final int FMA_STEPS = 1024;
+    private static final int FMAS_PER_STEP = 30;
+    private static final int FMA_STEPS = 512;
     private static final int WARM_UP_STEPS = 32;
     private static final int CALLS_PER_CLOCK = 16;
 
@@ -249,7 +249,7 @@ public record Ceilings(int threads, double fmaGflops, double streamGbps) {
             sink = sum;
             calls += CALLS_PER_CLOCK;
         } while (System.nanoTime() - start < nanos);
-        return 2.0 * FMA_CHAINS * steps * Lanes.COUNT * calls;
+        return 2.0 * FMAS_PER_STEP * steps * Lanes.COUNT * calls;
     }
 
     /**
@@ -267,18 +267,38 @@ public record Ceilings(int threads, double fmaGflops, double streamGbps) {
         FloatVector i = a;
         FloatVector j = a;
         FloatVector factor = FloatVector.broadcast(Lanes.FLOATS, 0.999f);
-        FloatVector addend = FloatVector.broadcast(Lanes.FLOATS, 0.001f);
+        FloatVector small = FloatVector.broadcast(Lanes.FLOATS, 0.001f);
         for (int step = 0; step < steps; step++) {
-            a = a.fma(factor, addend);
-            b = b.fma(factor, addend);
-            c = c.fma(factor, addend);
-            d = d.fma(factor, addend);
-            e = e.fma(factor, addend);
-            f = f.fma(factor, addend);
-            g = g.fma(factor, addend);
-            h = h.fma(factor, addend);
-            i = i.fma(factor, addend);
-            j = j.fma(factor, addend);
+            a = factor.fma(small, a);
+            b = factor.fma(small, b);
+            c = factor.fma(small, c);
+            d = factor.fma(small, d);
+            e = factor.fma(small, e);
+            f = factor.fma(small, f);
+            g = factor.fma(small, g);
+            h = factor.fma(small, h);
+            i = factor.fma(small, i);
+            j = factor.fma(small, j);
+            a = factor.fma(small, a);
+            b = factor.fma(small, b);
+            c = factor.fma(small, c);
+            d = factor.fma(small, d);
+            e = factor.fma(small, e);
+            f = factor.fma(small, f);
+            g = factor.fma(small, g);
+            h = factor.fma(small, h);
+            i = factor.fma(small, i);
+            j = factor.fma(small, j);
+            a = factor.fma(small, a);
+            b = factor.fma(small, b);
+            c = factor.fma(small, c);
+            d = factor.fma(small, d);
+            e = factor.fma(small, e);
+            f = factor.fma(small, f);
+            g = factor.fma(small, g);
+            h = factor.fma(small, h);
+            i = factor.fma(small, i);
+            j = factor.fma(small, j);
         }
         return a.add(b).add(c).add(d).add(e).add(f).add(g).add(h).add(i).add(j).lane(0);
     }

@@ -1,5 +1,7 @@
 package jmoe;
 
+import jmoe.cli.Preset;
+import jmoe.cli.RandomLayer;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.Kernels;
 import jmoe.ops.MoeConfig;
@@ -27,9 +29,9 @@ import java.lang.foreign.Arena;
 public class LayerState {
     private static final int BATCHES = 64;
 
-    /** A {@link Shapes} constant. */
-    @Param("OLMOE_1B_7B")
-    public String shape;
+    /** Name of a {@link Preset}. */
+    @Param(Preset.DEFAULT)
+    public String preset;
 
     /** Tokens of a batch. */
     @Param({"1", "16", "128", "512"})
@@ -66,9 +68,9 @@ public class LayerState {
     public void setUp() {
         arena = Arena.ofShared();
         kernels = Backend.valueOf(backend).open();
-        Shapes model = Shapes.valueOf(shape);
+        Preset model = Preset.of(preset);
         MoeConfig config = model.config();
-        raw = model.weights(arena, weights);
+        raw = RandomLayer.weights(model, weights, arena);
         layer = new MoeLayer(config, raw, kernels);
         workspace = layer.workspace(tokens);
         router = config.routers().getFirst();
@@ -76,7 +78,8 @@ public class LayerState {
         long hiddenSize = config.hidden();
         long intermediate = experts.intermediate();
         long slots = (long) tokens * config.topK();
-        inputs = Shapes.random(arena, DType.F32, 4, (long) BATCHES * tokens, hiddenSize);
+        inputs = Tensor.allocate(arena, DType.F32, (long) BATCHES * tokens, hiddenSize);
+        RandomLayer.fill(inputs, 1, 4);
         logits = Tensor.allocate(arena, DType.F32, tokens, config.numExperts());
         routing = Routing.allocate(arena, tokens, config.topK(), config.numExperts());
         rows = Tensor.allocate(arena, DType.F32, slots, hiddenSize);

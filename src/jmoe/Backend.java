@@ -153,6 +153,19 @@ public enum Backend {
         };
     }
 
+    /**
+     * Whether this backend's device is an emulator, so that its times mean nothing.
+     *
+     * @return false for every CPU backend
+     */
+    public boolean emulated() {
+        if (this != CUDA || unavailable().isPresent()) {
+            return false;
+        }
+        CudaDevice device = CudaProbe.probe().device();
+        return device != null && device.emulated();
+    }
+
     private static String describe(@Nullable CudaDevice device) {
         if (device == null) {
             return "no device";
@@ -208,9 +221,8 @@ public enum Backend {
         if (this != CUDA) {
             return Optional.empty();
         }
-        CudaDevice device = CudaProbe.probe().device();
         String reason =
-                device != null && device.emulated()
+                emulated()
                         ? "its driver is an emulator, for tests"
                         : "it still copies a layer's weights to the GPU in every pass";
         return Optional.of(new Unavailable(reason, "it runs if asked for by name"));

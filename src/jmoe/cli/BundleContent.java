@@ -47,6 +47,9 @@ record BundleContent(Path project) {
 
     private static final String NATIVES_JAR = "jcuda-natives-";
 
+    /** What draws charts: it needs java.desktop, which would double the Java runtime. */
+    private static final List<String> DRAWING = List.of("xchart-", "VectorGraphics2D-");
+
     /**
      * What the tests run on. Not Byte Buddy, twice as large as all of these together, which serves
      * only the assumptions and soft assertions of AssertJ; not jqwik, because properties are proved
@@ -91,9 +94,10 @@ record BundleContent(Path project) {
         Path natives = Files.createDirectory(lib.resolve("native"));
         int libraries = 0;
         for (Path library : jars(project.resolve("target/lib"))) {
-            if (library.getFileName().toString().startsWith(NATIVES_JAR)) {
+            String name = library.getFileName().toString();
+            if (name.startsWith(NATIVES_JAR)) {
                 unpackNatives(library, natives);
-            } else {
+            } else if (DRAWING.stream().noneMatch(name::startsWith)) {
                 Files.copy(library, lib.resolve(library.getFileName()));
                 libraries++;
             }

@@ -28,6 +28,7 @@ import java.util.concurrent.Callable;
         footer = {"", "Example:", "  jmoe demo"})
 final class Demo implements Callable<Integer> {
     private static final String GOLDEN = "mixtral-0";
+    private static final Preset OLMOE = Preset.of(Preset.DEFAULT);
     private static final int[] TOKENS = {1, 16, 128};
     private static final int MAX_PASSES = 10;
 
@@ -76,8 +77,8 @@ final class Demo implements Callable<Integer> {
         screen.out().flush();
         TimedKernels timed = new TimedKernels(kernels);
         try (Arena arena = Arena.ofShared()) {
-            MoeWeights weights = RandomLayer.weights(arena);
-            try (MoeLayer layer = new MoeLayer(RandomLayer.OLMOE, weights, timed)) {
+            MoeWeights weights = RandomLayer.weights(OLMOE, DType.BF16, arena);
+            try (MoeLayer layer = new MoeLayer(OLMOE.config(), weights, timed)) {
                 screen.line(
                         "  805 MB of random weights are made; measuring takes some seconds ...");
                 screen.out().flush();
@@ -159,7 +160,7 @@ final class Demo implements Callable<Integer> {
     private static Agreement compare(MoeWeights weights, Tensor x, Tensor y, Workspace workspace) {
         try (Arena arena = Arena.ofShared();
                 Kernels reference = Backend.REFERENCE.open();
-                MoeLayer expected = new MoeLayer(RandomLayer.OLMOE, weights, reference);
+                MoeLayer expected = new MoeLayer(OLMOE.config(), weights, reference);
                 Workspace expectedWorkspace = expected.workspace(y.dim(0))) {
             Tensor want = Tensor.allocate(arena, DType.F32, y.dim(0), y.dim(1));
             expected.forward(x, want, expectedWorkspace);

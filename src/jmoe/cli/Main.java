@@ -55,7 +55,8 @@ public final class Main implements Callable<Integer> {
     /** An error of this program. */
     static final int INTERNAL_ERROR = 3;
 
-    private static final String COMMANDS = "commands: run, demo, info, inspect, verify, bundle";
+    private static final String COMMANDS =
+            "commands: run, bench, demo, info, inspect, verify, bundle";
 
     /** Enough for Java to compile what a small layer runs. */
     private static final long WARM_UP_NANOS = 1_000_000_000L;
@@ -109,17 +110,18 @@ public final class Main implements Callable<Integer> {
      *
      * @param args as typed
      * @param screen where it writes
-     * @param warmUpNanos how long {@code run} repeats a pass before it measures
+     * @param warmUpNanos how long commands repeat a pass before they measure it
      * @return exit status
      */
     static int run(String[] args, Screen screen, long warmUpNanos) {
         CommandLine command =
                 new CommandLine(new Main())
                         .addSubcommand(new Run(screen, warmUpNanos))
+                        .addSubcommand(new Bench(screen, warmUpNanos))
                         .addSubcommand(new Demo(screen))
                         .addSubcommand(new Info(screen))
                         .addSubcommand(new Inspect(screen))
-                        .addSubcommand(new Verify(screen))
+                        .addSubcommand(new Verify(screen, warmUpNanos))
                         .addSubcommand(new Bundle(screen))
                         .setOut(screen.out())
                         .setErr(screen.err())

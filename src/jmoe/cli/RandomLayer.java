@@ -1,7 +1,9 @@
 package jmoe.cli;
 
+import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
 import static java.lang.foreign.ValueLayout.JAVA_SHORT_UNALIGNED;
 
+import jmoe.cli.Preset.Bias;
 import jmoe.ops.Activation;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.MoeConfig;
@@ -12,81 +14,184 @@ import jmoe.tensor.DType;
 import jmoe.tensor.Floats;
 import jmoe.tensor.Tensor;
 
+import org.jspecify.annotations.Nullable;
+
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Random;
+import java.util.concurrent.atomic.AtomicLong;
 
-/** A layer of OLMoE-1B-7B's shape with random numbers, the same in every run. */
-final class RandomLayer {
-    static final MoeConfig OLMOE =
-            new MoeConfig(
-                    "olmoe",
-                    2048,
-                    2048,
-                    64,
-                    0,
-                    Activation.SWIGLU,
-                    List.of(RouterConfig.softmaxTopK(64, 8, false)),
-                    List.of(1024),
-                    0,
-                    false,
-                    1);
-
+/**
+ * Layers with random numbers, the same in every run and for any number of threads. Never zeros: the
+ * time of a multiplication depends on its operands.
+ */
+public final class RandomLayer {
     /** Brings the output to the size of the input; eight weights sum to well below 1. */
     private static final double DOWN_GAIN = 8;
 
+    private static final double BIAS_DEVIATION = 0.1;
+
     private static final int TABLE_BITS = 16;
 
-    private RandomLayer() {}
+    /** A multiple of what one random number yields. */
+    private static final long CHUNK_ELEMENTS = 1 << 20;
 
-    /** Experts in BF16, 805 MB. */
-    static MoeWeights weights(Arena arena) {
-        int hidden = OLMOE.hidden();
-        int experts = OLMOE.numExperts();
-        int intermediate = OLMOE.intermediates().getFirst();
-        Tensor router = Tensor.allocate(arena, DType.F32, 1, experts, hidden);
-        fill(router, 1 / Math.sqrt(hidden), 1);
-        Tensor gateUp = Tensor.allocate(arena, DType.BF16, experts, 2L * intermediate, hidden);
-        fillBf16(gateUp, 1 / Math.sqrt(hidden), 2);
-        Tensor down = Tensor.allocate(arena, DType.BF16, experts, hidden, intermediate);
-        fillBf16(down, DOWN_GAIN / Math.sqrt(intermediate), 3);
+    // Steele, Lea and Flood 2014, "Fast Splittable Pseudorandom Number Generators".
+    private static final long GOLDEN_GAMMA = 0x9e3779b97f4a7c15L;
+
+    private final Preset preset;
+    private final DType type;
+    private final Arena arena;
+    private long seed;
+
+    private RandomLayer(Preset preset, DType type, Arena arena) {
+        this.preset = preset;
+        this.type = type;
+        this.arena = arena;
+    }
+
+    /**
+     * Makes the weights of a layer.
+     *
+     * @param preset shape and rules
+     * @param type F32, F16 or BF16, of the experts
+     * @param arena owner of the memory
+     * @return the weights
+     */
+    public static MoeWeights weights(Preset preset, DType type, Arena arena) {
+        return new RandomLayer(preset, type, arena).weights();
+    }
+
+    private MoeWeights weights() {
+        MoeConfig config = preset.config();
+        int hidden = config.hidden();
+        List<RouterWeights> routers = new ArrayList<>();
+        List<ExpertWeights> experts = new ArrayList<>();
+        for (int tokenType = 0; tokenType < config.numTokenTypes(); tokenType++) {
+            RouterConfig router = config.routers().get(tokenType);
+            routers.add(router(router.numLogits(), router.numExperts(), hidden));
+            int intermediate = config.intermediates().get(tokenType);
+            experts.add(bank(config.numExperts(), intermediate, hidden, config.activation()));
+        }
+        int shared = config.sharedIntermediate();
         return new MoeWeights(
-                List.of(new RouterWeights(router, null, null)),
-                List.of(new ExpertWeights(gateUp, down, null, null, OLMOE.activation())),
+                routers,
+                experts,
+                shared == 0 ? null : bank(1, shared, hidden, config.activation()),
+                config.sharedGated()
+                        ? matrix(DType.F32, 1 / Math.sqrt(hidden), 1, 1, hidden)
+                        : null,
                 null,
                 null,
-                null,
-                null,
-                null);
+                bias(Bias.OUTPUT, 1, hidden));
     }
 
-    /** Normal numbers. */
-    static void fill(Tensor tensor, double deviation, long seed) {
-        Random random = new Random(seed);
-        for (long i = 0; i < tensor.numElements(); i++) {
-            tensor.setDouble(i, deviation * random.nextGaussian());
-        }
+    private RouterWeights router(int numLogits, int numExperts, int hidden) {
+        Tensor weight = matrix(DType.F32, 1 / Math.sqrt(hidden), 1, numLogits, hidden);
+        return new RouterWeights(
+                weight, bias(Bias.ROUTER, 1, numLogits), bias(Bias.SELECTION, numExperts));
     }
 
-    /** Draws from a table of normal numbers, four to a step: 400 million would take long. */
-    private static void fillBf16(Tensor tensor, double deviation, long seed) {
-        short[] table = new short[1 << TABLE_BITS];
+    private ExpertWeights bank(
+            int numExperts, int intermediate, int hidden, Activation activation) {
+        long columns = activation.gated() ? 2L * intermediate : intermediate;
+        double out = DOWN_GAIN / Math.sqrt(intermediate);
+        return new ExpertWeights(
+                matrix(type, 1 / Math.sqrt(hidden), numExperts, columns, hidden),
+                matrix(type, out, numExperts, hidden, intermediate),
+                bias(Bias.EXPERTS, numExperts, columns),
+                bias(Bias.EXPERTS, numExperts, hidden),
+                activation);
+    }
+
+    private @Nullable Tensor bias(Bias bias, long... shape) {
+        return preset.biases().contains(bias) ? matrix(DType.F32, BIAS_DEVIATION, shape) : null;
+    }
+
+    private Tensor matrix(DType dtype, double deviation, long... shape) {
+        Tensor tensor = Tensor.allocate(arena, dtype, shape);
+        fill(tensor, deviation, ++seed);
+        return tensor;
+    }
+
+    /**
+     * Normal numbers, drawn on all cores from a table of them: a layer can have billions.
+     *
+     * @param tensor out, F32, F16 or BF16
+     * @param deviation standard deviation
+     * @param seed of this tensor
+     */
+    public static void fill(Tensor tensor, double deviation, long seed) {
         Random random = new Random(seed);
+        int[] table = new int[1 << TABLE_BITS];
+        int magnitude = tensor.dtype() == DType.F32 ? Integer.MAX_VALUE : Short.MAX_VALUE;
         for (int i = 0; i < table.length; i++) {
-            table[i] = Floats.floatToBf16((float) (deviation * random.nextGaussian()));
+            // Small numbers may be zeros of either sign in F16.
+            do {
+                table[i] = code(tensor.dtype(), (float) (deviation * random.nextGaussian()));
+            } while ((table[i] & magnitude) == 0);
         }
-        MemorySegment data = tensor.data();
-        long state = seed;
-        for (long i = 0; i < tensor.numElements(); i += Long.SIZE / TABLE_BITS) {
-            // Steele, Lea and Flood 2014, "Fast Splittable Pseudorandom Number Generators".
-            state += 0x9e3779b97f4a7c15L;
+        long elements = tensor.numElements();
+        AtomicLong next = new AtomicLong();
+        Runnable work =
+                () -> {
+                    for (long from = next.getAndAdd(CHUNK_ELEMENTS);
+                            from < elements;
+                            from = next.getAndAdd(CHUNK_ELEMENTS)) {
+                        long to = Math.min(elements, from + CHUNK_ELEMENTS);
+                        fill(tensor.data(), tensor.dtype() == DType.F32, table, seed, from, to);
+                    }
+                };
+        onAllCores(work, elements / CHUNK_ELEMENTS);
+    }
+
+    private static int code(DType dtype, float value) {
+        return switch (dtype) {
+            case F32 -> Float.floatToRawIntBits(value);
+            case BF16 -> Floats.floatToBf16(value);
+            case F16 -> Float.floatToFloat16(value);
+            default ->
+                    throw new IllegalArgumentException(
+                            "type: expected F32, F16 or BF16, got " + dtype);
+        };
+    }
+
+    /** Four table entries to a random number. */
+    private static void fill(
+            MemorySegment data, boolean wide, int[] table, long seed, long from, long to) {
+        long state = seed * CHUNK_ELEMENTS + from;
+        for (long i = from; i < to; i += Long.SIZE / TABLE_BITS) {
+            state += GOLDEN_GAMMA;
             long bits = (state ^ (state >>> 30)) * 0xbf58476d1ce4e5b9L;
             bits = (bits ^ (bits >>> 27)) * 0x94d049bb133111ebL;
             bits ^= bits >>> 31;
-            for (int part = 0; part < Long.SIZE / TABLE_BITS; part++) {
-                short code = table[(int) (bits >>> (part * TABLE_BITS)) & (table.length - 1)];
-                data.set(JAVA_SHORT_UNALIGNED, (i + part) * Short.BYTES, code);
+            long parts = Math.min(Long.SIZE / TABLE_BITS, to - i);
+            for (int part = 0; part < parts; part++) {
+                int code = table[(int) (bits >>> (part * TABLE_BITS)) & (table.length - 1)];
+                if (wide) {
+                    data.set(JAVA_INT_UNALIGNED, (i + part) * Integer.BYTES, code);
+                } else {
+                    data.set(JAVA_SHORT_UNALIGNED, (i + part) * Short.BYTES, (short) code);
+                }
+            }
+        }
+    }
+
+    private static void onAllCores(Runnable work, long useful) {
+        int others = (int) Math.min(Runtime.getRuntime().availableProcessors() - 1, useful);
+        Thread[] threads = new Thread[others];
+        for (int i = 0; i < others; i++) {
+            threads[i] = Thread.ofPlatform().daemon().name("jmoe-random-" + i).start(work);
+        }
+        work.run();
+        for (Thread thread : threads) {
+            try {
+                thread.join();
+            } catch (InterruptedException e) {
+                Thread.currentThread().interrupt();
+                throw new IllegalStateException("interrupted while weights were made", e);
             }
         }
     }

@@ -194,7 +194,8 @@ final class Run implements Callable<Integer> {
         return passes;
     }
 
-    private static DType weightsType(String name) {
+    /** The storage type of a name. */
+    static DType weightsType(String name) {
         return switch (name.toLowerCase(Locale.ROOT)) {
             case "f32" -> DType.F32;
             case "bf16" -> DType.BF16;

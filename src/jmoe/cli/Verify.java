@@ -1,5 +1,6 @@
 package jmoe.cli;
 
+import jmoe.Backend;
 import jmoe.checkpoint.CheckpointException;
 import jmoe.tensor.DType;
 
@@ -34,14 +35,20 @@ import java.util.concurrent.Callable;
             "types (2e-6 for logits and weights, 5e-6 for y), because golden weights are",
             "exact in each of them and activations stay float32.",
             "",
+            "With --speed, the kernels of the backend vector are timed instead, and compared",
+            "with what the machine can do: exit status 1 if one is below its floor, which",
+            "means that Java did not compile it, and never just that the machine is busy.",
+            "",
             "Examples (in the project's folder):",
             "  jmoe verify",
+            "  jmoe verify --speed",
             "  jmoe verify --golden tests/golden --backend reference --json"
         })
 final class Verify implements Callable<Integer> {
     private static final List<DType> TYPES = List.of(DType.F32, DType.BF16, DType.F16);
 
     private final Screen screen;
+    private final long warmUpNanos;
 
     @Option(
             names = "--golden",
@@ -51,11 +58,21 @@ final class Verify implements Callable<Integer> {
 
     @Mixin private final BackendOptions backendOptions = new BackendOptions();
 
+    @Option(names = "--speed", description = "Time the kernels instead.")
+    private boolean speed;
+
     @Option(names = "--json", description = "Report as one JSON object.")
     private boolean json;
 
-    Verify(Screen screen) {
+    /**
+     * The command.
+     *
+     * @param screen where it writes
+     * @param warmUpNanos twice as long as a kernel is warmed up before it is timed
+     */
+    Verify(Screen screen, long warmUpNanos) {
         this.screen = screen;
+        this.warmUpNanos = warmUpNanos;
     }
 
     /**
@@ -82,6 +99,24 @@ final class Verify implements Callable<Integer> {
 
     @Override
     public Integer call() {
+        return speed ? checkSpeed() : checkGolden();
+    }
+
+    private int checkSpeed() {
+        if (golden != null) {
+            throw new IllegalArgumentException(
+                    "--golden: --speed needs no checkpoints; leave one of the two out");
+        }
+        try (OpenBackend backend = backendOptions.open()) {
+            if (backend.backend() != Backend.VECTOR) {
+                throw new IllegalArgumentException(
+                        "--speed: expected the backend vector, got " + backend.backend().id());
+            }
+            return new SpeedCheck(screen, backend, warmUpNanos / 2, 1).run(json);
+        }
+    }
+
+    private int checkGolden() {
         Path folder = golden == null ? Home.golden() : golden;
         List<Path> checkpoints = Golden.folders(folder);
         List<Outcome> outcomes = new ArrayList<>();

@@ -6,6 +6,7 @@ import org.jspecify.annotations.Nullable;
 enum WholeNumber {
     LAYER("--layer", 0, Integer.MAX_VALUE),
     REPEAT("--repeat", 1, 1_000_000),
+    TOKENS("--tokens", 1, 1 << 20),
     THREADS("--threads", 1, 1024);
 
     private final String option;
@@ -33,6 +34,16 @@ enum WholeNumber {
         if (value != null && (value < min || value > max)) {
             throw new IllegalArgumentException(refusal(value.toString()));
         }
+    }
+
+    /** Reads one of several numbers. */
+    int parse(String text) {
+        if (!text.matches("[+-]?\\d{1,9}")) {
+            throw new IllegalArgumentException(refusal(text));
+        }
+        int value = Integer.parseInt(text);
+        check(value);
+        return value;
     }
 
     /** What to say about a value that is none of these. */

@@ -1,0 +1,204 @@
+package jmoe.cli;
+
+import com.sun.management.ThreadMXBean;
+
+import jmoe.cli.TimedKernels.Stage;
+
+import java.lang.management.ManagementFactory;
+import java.lang.management.MemoryPoolMXBean;
+import java.lang.management.MemoryType;
+import java.util.EnumMap;
+import java.util.Map;
+
+/**
+ * What passes over batches of one size took.
+ *
+ * @param tokens of a batch
+ * @param passes measured
+ * @param medianNanos of a pass
+ * @param minNanos of a pass
+ * @param maxNanos of a pass
+ * @param stageNanos medians by stage
+ * @param flops of the matrix products of a pass, mean
+ * @param bytes of the weights that a pass needs, mean
+ * @param experts that had rows, mean
+ * @param otherLoad CPU-seconds per second of everything else on the machine, or NaN
+ * @param peakHeapBytes at most what passes had on the Java heap beyond what was there before
+ * @param allocatedBytes on the Java heap by one pass
+ * @param workspaceBytes of native memory for intermediate results
+ * @param notFinite values of a result that are not numbers
+ */
+record BenchCell(
+        int tokens,
+        int passes,
+        double medianNanos,
+        double minNanos,
+        double maxNanos,
+        Map<Stage, Double> stageNanos,
+        double flops,
+        double bytes,
+        double experts,
+        double otherLoad,
+        long peakHeapBytes,
+        long allocatedBytes,
+        long workspaceBytes,
+        long notFinite) {
+    private static final int MAX_ATTEMPTS = 3;
+    private static final int MIN_WARM_UP_PASSES = 3;
+    private static final long MAX_WARM_UP_NANOS = 20_000_000_000L;
+    private static final int MIN_PASSES = 5;
+    private static final int ENOUGH_PASSES = 30;
+
+    /** A pass that takes longer is not repeated. */
+    static final double SLOW_NANOS = 10e9;
+
+    /** What a token's way between the matrix products takes. */
+    private static final Stage[] MOVES = {Stage.ROUTE, Stage.SORT, Stage.PERMUTE, Stage.UNPERMUTE};
+
+    /**
+     * Warms up and measures; again if others disturbed it, and then keeps the quietest attempt.
+     *
+     * @param layer one layer
+     * @param tokens of a batch
+     * @param nanos how long to warm up; measuring takes up to twice as long, or a few passes
+     */
+    static BenchCell measure(BenchLayer layer, int tokens, long nanos) {
+        try (BenchLayer.Batches batches = layer.open(tokens)) {
+            OtherLoad load = OtherLoad.watch();
+            Passes cold = new Passes(layer.kernels());
+            Total coldTotal = new Total();
+            coldTotal.measure(cold, batches);
+            if (cold.medianNanos() > SLOW_NANOS) {
+                return of(batches, cold, coldTotal, load.perSecond());
+            }
+            warmUp(batches, nanos);
+            BenchCell best = attempt(layer, batches, nanos);
+            for (int more = 1; more < MAX_ATTEMPTS && best.disturbed(); more++) {
+                BenchCell next = attempt(layer, batches, nanos);
+                best = next.otherLoad < best.otherLoad ? next : best;
+            }
+            return best;
+        }
+    }
+
+    /** Sums over passes. */
+    private static final class Total {
+        private double flops;
+        private double bytes;
+        private double experts;
+        private long allocated;
+        private long peakHeap;
+
+        void measure(Passes passes, BenchLayer.Batches batches) {
+            passes.measure(batches::forward);
+            BenchLayer.Work work = batches.work();
+            flops += work.flops();
+            bytes += work.bytes();
+            experts += work.experts();
+        }
+    }
+
+    private static void warmUp(BenchLayer.Batches batches, long nanos) {
+        long start = System.nanoTime();
+        long elapsed = 0;
+        for (int pass = 0;
+                (pass < MIN_WARM_UP_PASSES || elapsed < nanos) && elapsed < MAX_WARM_UP_NANOS;
+                pass++) {
+            batches.forward();
+            elapsed = System.nanoTime() - start;
+        }
+    }
+
+    private static BenchCell attempt(BenchLayer layer, BenchLayer.Batches batches, long nanos) {
+        Passes passes = new Passes(layer.kernels());
+        Total total = new Total();
+        System.gc();
+        long heapBefore = heapBytes(false);
+        resetPeak();
+        OtherLoad load = OtherLoad.watch();
+        long start = System.nanoTime();
+        long elapsed = 0;
+        while (passes.count() < MIN_PASSES
+                || (elapsed < 2 * nanos
+                        && !(passes.count() >= ENOUGH_PASSES && elapsed > nanos / 2))) {
+            total.measure(passes, batches);
+            elapsed = System.nanoTime() - start;
+        }
+        double others = load.perSecond();
+        total.peakHeap = Math.max(0, heapBytes(true) - heapBefore);
+        long allocated = allocatedSoFar();
+        batches.forward();
+        total.allocated = allocatedSoFar() - allocated;
+        return of(batches, passes, total, others);
+    }
+
+    private static BenchCell of(
+            BenchLayer.Batches batches, Passes passes, Total total, double otherLoad) {
+        Map<Stage, Double> stages = new EnumMap<>(Stage.class);
+        for (Stage stage : Stage.values()) {
+            if (passes.medianNanos(stage) > 0) {
+                stages.put(stage, passes.medianNanos(stage));
+            }
+        }
+        return new BenchCell(
+                batches.tokens(),
+                passes.count(),
+                passes.medianNanos(),
+                passes.minNanos(),
+                passes.maxNanos(),
+                stages,
+                total.flops / passes.count(),
+                total.bytes / passes.count(),
+                total.experts / passes.count(),
+                otherLoad,
+                total.peakHeap,
+                total.allocated,
+                batches.workspaceBytes(),
+                batches.notFinite());
+    }
+
+    private static long allocatedSoFar() {
+        return ManagementFactory.getThreadMXBean() instanceof ThreadMXBean threads
+                ? threads.getTotalThreadAllocatedBytes()
+                : 0;
+    }
+
+    /** Of all parts of the heap; their peaks need not fall together. */
+    private static long heapBytes(boolean peak) {
+        long bytes = 0;
+        for (MemoryPoolMXBean pool : ManagementFactory.getMemoryPoolMXBeans()) {
+            if (pool.getType() == MemoryType.HEAP) {
+                bytes += (peak ? pool.getPeakUsage() : pool.getUsage()).getUsed();
+            }
+        }
+        return bytes;
+    }
+
+    private static void resetPeak() {
+        for (MemoryPoolMXBean pool : ManagementFactory.getMemoryPoolMXBeans()) {
+            pool.resetPeakUsage();
+        }
+    }
+
+    /** Whether others took so much of the processor that the times say nothing. */
+    boolean disturbed() {
+        return otherLoad > OtherLoad.DISTURBING;
+    }
+
+    double gflops() {
+        return flops / medianNanos;
+    }
+
+    double gbps() {
+        return bytes / medianNanos;
+    }
+
+    /** Share of the layer that is spent on finding and moving rows. */
+    double movesShare() {
+        double nanos = 0;
+        for (Stage stage : MOVES) {
+            nanos += stageNanos.getOrDefault(stage, 0.0);
+        }
+        return nanos / medianNanos;
+    }
+}

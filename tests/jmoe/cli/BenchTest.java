@@ -1,0 +1,161 @@
+package jmoe.cli;
+
+import static jmoe.cli.Commands.jmoe;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import jmoe.tensor.DType;
+
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+
+import picocli.CommandLine;
+
+import tools.jackson.databind.JsonNode;
+
+import java.io.IOException;
+import java.io.PrintWriter;
+import java.io.StringWriter;
+import java.nio.file.Files;
+import java.nio.file.Path;
+
+import javax.imageio.ImageIO;
+
+final class BenchTest {
+    private static final String SMALLEST = "granite-3.0-1b-a400m";
+
+    @TempDir private Path folder;
+
+    @Test
+    void bench_printsRatesAndStages() {
+        Commands.Outcome outcome = jmoe("bench", "--preset", SMALLEST, "--tokens", "1,3");
+        String out = outcome.succeeded().out();
+        assertThat(out)
+                .contains(SMALLEST, "hidden 1024, 32 experts, top-8", "GFLOP/s multiply-add")
+                .contains("bf16 weights, 101 MB, ", "of FMA", "of stream", "unpermute", "moves")
+                .containsPattern("(?m)^ +1 +(\\* )?\\d")
+                .containsPattern("(?m)^ +3 +(\\* )?\\d")
+                .doesNotContain("not finite", "note");
+        assertThat(out.lines()).allMatch(line -> line.length() <= Screen.COLUMNS);
+    }
+
+    @Test
+    void bench_reportsJsonAndDraws() throws IOException {
+        Path chart = folder.resolve("chart.svg");
+        JsonNode json =
+                jmoe(
+                                "bench",
+                                "--preset",
+                                SMALLEST,
+                                "--tokens",
+                                "1",
+                                "--weights",
+                                "f16,f32",
+                                "--backend",
+                                "vector,reference",
+                                "--threads",
+                                "2",
+                                "--json",
+                                "--chart",
+                                chart)
+                        .json();
+        assertThat(json.get("ceilings").get("fma_gflops").asDouble()).isPositive();
+        assertThat(json.get("ceilings").get("stream_gbps").asDouble()).isPositive();
+        assertThat(json.get("results").size()).isEqualTo(4);
+        for (JsonNode result : json.get("results")) {
+            assertThat(result.get("preset").asString()).isEqualTo(SMALLEST);
+            assertThat(result.get("tokens").asInt()).isEqualTo(1);
+            assertThat(result.get("ms").get("min").asDouble())
+                    .isPositive()
+                    .isLessThanOrEqualTo(result.get("ms").get("median").asDouble());
+            assertThat(result.get("ms").get("max").asDouble())
+                    .isGreaterThanOrEqualTo(result.get("ms").get("median").asDouble());
+            assertThat(result.get("flops").asLong())
+                    .isEqualTo(2L * (3 * 8 * 512 * 1024 + 32 * 1024));
+            assertThat(result.get("stages").get("route").asDouble()).isPositive();
+            assertThat(result.get("not_finite").asLong()).isZero();
+        }
+        JsonNode last = json.get("results").get(3);
+        assertThat(last.get("backend").asString()).isEqualTo("reference");
+        assertThat(last.get("weights").asString()).isEqualTo("f32");
+        assertThat(last.get("weight_bytes_touched").asLong())
+                .isEqualTo(4L * (3 * 8 * 512 * 1024 + 32 * 1024));
+        assertThat(Files.readString(chart)).contains("<svg", "<path", "</svg>");
+    }
+
+    @Test
+    void bench_drawsPixels() throws IOException {
+        Path chart = folder.resolve("chart.PNG");
+        String out =
+                jmoe("bench", "--preset", SMALLEST, "--tokens", "2", "--chart", chart)
+                        .succeeded()
+                        .out();
+        assertThat(out).contains(chart.toString());
+        assertThat(ImageIO.read(chart.toFile()).getWidth()).isGreaterThan(1000);
+    }
+
+    @Test
+    void bench_leavesOutExpertsThatDoNotFitAndSaysSo() {
+        Preset preset = Preset.of(SMALLEST);
+        // Room for all experts once, and so for half of them twice.
+        long available = preset.weightBytes(DType.BF16) + BenchLayer.passBytes(preset.config(), 1);
+        Commands.Outcome outcome = bench(available);
+        assertThat(outcome.status()).isZero();
+        assertThat(outcome.out().replaceAll("\\s+", " "))
+                .contains(" do not fit into 101 MB of memory; measured with 16 of 32 experts");
+        outcome = bench(1_000_000);
+        assertThat(outcome.status()).isZero();
+        assertThat(outcome.out().replaceAll("\\s+", " "))
+                .contains(
+                        "do not fit into 1.00 MB of memory; left out, as it would be with 8 of"
+                                + " 32 experts");
+    }
+
+    @Test
+    void bench_skipsWhatTakesTooLong() {
+        String out =
+                jmoe("bench", "--preset", SMALLEST, "--backend", "reference", "--tokens", "10000")
+                        .succeeded()
+                        .out();
+        assertThat(out).containsPattern("10,000 tokens: left out, a pass would take about");
+    }
+
+    @ParameterizedTest
+    @CsvSource({
+        "--preset, olmoe, --preset: expected all or a name",
+        "--preset, 'dbrx,', --preset: expected a list separated by commas",
+        "--tokens, 0, '--tokens: expected a whole number from 1 to 1048576, got 0'",
+        "--tokens, few, '--tokens: expected a whole number from 1 to 1048576, got few'",
+        "--tokens, '1,,2', --tokens: expected a list separated by commas",
+        "--weights, fp8, '--weights: expected f32, bf16 or f16, got fp8'",
+        "--backend, gpu, '--backend: expected auto, reference, vector, native or cuda, got gpu'",
+        "--backend, 'vector,native', native",
+        "--threads, 0, --threads: expected a whole number from 1 to 1024",
+        "--threads, few, --threads: expected a whole number from 1 to 1024",
+        "--chart, bench.gif, '--chart: expected a file ending in .svg or .png, got bench.gif'",
+        "--chart, no/such/folder/a.svg, no/such/folder/a.svg: cannot be written"
+    })
+    void bench_refusesWrongOptions(String option, String value, String message) {
+        jmoe("bench", option, value).refused(message);
+    }
+
+    @Test
+    void help_listsEveryPreset() {
+        String help = jmoe("bench", "--help").succeeded().out();
+        for (Preset preset : Preset.all()) {
+            assertThat(help).containsPattern("[ \\n]" + preset.name() + "[,.]");
+        }
+    }
+
+    private static Commands.Outcome bench(long availableBytes) {
+        StringWriter out = new StringWriter();
+        StringWriter err = new StringWriter();
+        Screen screen = Screen.plain(new PrintWriter(out), new PrintWriter(err));
+        int status =
+                new CommandLine(new Bench(screen, 0, () -> availableBytes))
+                        .execute("--preset", SMALLEST, "--tokens", "1");
+        return new Commands.Outcome(status, out.toString(), err.toString());
+    }
+}

@@ -116,23 +116,23 @@ final class Bf16Tile {
                 FloatVector.fromArray(
                         Lanes.FLOATS, sums, sum + Panels.BLOCK_COLUMNS + 3 * Lanes.COUNT);
         for (int k = 0; k < inputs; k++) {
+            FloatVector factor0 = FloatVector.broadcast(Lanes.FLOATS, x[row + k]);
+            FloatVector factor1 = FloatVector.broadcast(Lanes.FLOATS, x[row + k + Rows.STRIDE]);
             IntVector a =
                     IntVector.fromMemorySegment(Lanes.INTS, weight, offset + k * STEP, NATIVE);
             FloatVector a0 = a.lanewise(LSHL, 16).reinterpretAsFloats();
             FloatVector a1 = a.and(HIGH).reinterpretAsFloats();
+            s000 = factor0.fma(a0, s000);
+            s100 = factor1.fma(a0, s100);
+            s001 = factor0.fma(a1, s001);
+            s101 = factor1.fma(a1, s101);
             IntVector b =
                     IntVector.fromMemorySegment(Lanes.INTS, weight, second + k * STEP, NATIVE);
             FloatVector b0 = b.lanewise(LSHL, 16).reinterpretAsFloats();
             FloatVector b1 = b.and(HIGH).reinterpretAsFloats();
-            FloatVector factor0 = FloatVector.broadcast(Lanes.FLOATS, x[row + k]);
-            s000 = factor0.fma(a0, s000);
-            s001 = factor0.fma(a1, s001);
             s010 = factor0.fma(b0, s010);
-            s011 = factor0.fma(b1, s011);
-            FloatVector factor1 = FloatVector.broadcast(Lanes.FLOATS, x[row + k + Rows.STRIDE]);
-            s100 = factor1.fma(a0, s100);
-            s101 = factor1.fma(a1, s101);
             s110 = factor1.fma(b0, s110);
+            s011 = factor0.fma(b1, s011);
             s111 = factor1.fma(b1, s111);
         }
         s000.intoArray(sums, sum);

@@ -140,6 +140,8 @@ final class F16Tile {
                 FloatVector.fromArray(
                         Lanes.FLOATS, sums, sum + Panels.BLOCK_COLUMNS + 3 * Lanes.COUNT);
         for (int k = 0; k < inputs; k++) {
+            FloatVector factor0 = FloatVector.broadcast(Lanes.FLOATS, x[row + k]);
+            FloatVector factor1 = FloatVector.broadcast(Lanes.FLOATS, x[row + k + Rows.STRIDE]);
             IntVector a =
                     IntVector.fromMemorySegment(Lanes.INTS, weight, offset + k * STEP, NATIVE);
             FloatVector a0 =
@@ -149,6 +151,10 @@ final class F16Tile {
                             .reinterpretAsFloats()
                             .mul(SCALE);
             FloatVector a1 = a.lanewise(ASHR, 3).and(BITS).reinterpretAsFloats().mul(SCALE);
+            s000 = factor0.fma(a0, s000);
+            s100 = factor1.fma(a0, s100);
+            s001 = factor0.fma(a1, s001);
+            s101 = factor1.fma(a1, s101);
             IntVector b =
                     IntVector.fromMemorySegment(Lanes.INTS, weight, second + k * STEP, NATIVE);
             FloatVector b0 =
@@ -158,15 +164,9 @@ final class F16Tile {
                             .reinterpretAsFloats()
                             .mul(SCALE);
             FloatVector b1 = b.lanewise(ASHR, 3).and(BITS).reinterpretAsFloats().mul(SCALE);
-            FloatVector factor0 = FloatVector.broadcast(Lanes.FLOATS, x[row + k]);
-            s000 = factor0.fma(a0, s000);
-            s001 = factor0.fma(a1, s001);
             s010 = factor0.fma(b0, s010);
-            s011 = factor0.fma(b1, s011);
-            FloatVector factor1 = FloatVector.broadcast(Lanes.FLOATS, x[row + k + Rows.STRIDE]);
-            s100 = factor1.fma(a0, s100);
-            s101 = factor1.fma(a1, s101);
             s110 = factor1.fma(b0, s110);
+            s011 = factor0.fma(b1, s011);
             s111 = factor1.fma(b1, s111);
         }
         s000.intoArray(sums, sum);

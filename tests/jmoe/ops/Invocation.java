@@ -46,6 +46,7 @@ record Invocation(String op, Map<String, Tensor> inputs, Map<String, Tensor> out
                 sortByExpert(c, memory),
                 permute(c, memory),
                 groupedGemm(c, memory),
+                gateUpSwiglu(c, memory),
                 swiglu(c, memory),
                 unpermute(c, memory));
     }
@@ -226,6 +227,47 @@ record Invocation(String op, Map<String, Tensor> inputs, Map<String, Tensor> out
                                 a.get("bias"),
                                 a.get("expertOffsets"),
                                 a.get("y")));
+    }
+
+    private static Invocation gateUpSwiglu(Case c, Memory memory) {
+        int e = c.numExperts();
+        long columns = 2L * c.intermediate();
+        Map<String, Tensor> in = new LinkedHashMap<>();
+        in.put("x", normal(memory, c.dtype(0), c.seed() + 11, c.tokens(), c.hidden()));
+        in.putAll(maps(c, memory, "rowToSlot", "expertOffsets"));
+        in.put("weights", Cases.weights(memory.allocate(DType.F32, c.tokens(), c.topK()), 12));
+        in.put("gateUp", normal(memory, c.dtype(1), c.seed() + 13, e, columns, c.hidden()));
+        in.put("gateUpBias", normal(memory, DType.F32, c.seed() + 14, e, columns));
+        Map<String, Tensor> out = new LinkedHashMap<>();
+        out.put("hidden", memory.allocate(c.dtype(2), c.slots(), c.intermediate()));
+        return new Invocation("gateUpSwiglu", in, out, (kernels, a) -> gateUpSwiglu(c, kernels, a));
+    }
+
+    /** With down and scratch of the right size, whatever else is wrong. */
+    private static void gateUpSwiglu(Case c, Kernels kernels, Map<String, Tensor> a) {
+        Tensor gateUp = a.get("gateUp");
+        try (Arena arena = Arena.ofConfined()) {
+            ExpertWeights experts =
+                    new ExpertWeights(
+                            gateUp,
+                            Tensor.allocate(
+                                    arena,
+                                    gateUp.dtype(),
+                                    c.numExperts(),
+                                    c.hidden(),
+                                    c.intermediate()),
+                            a.get("gateUpBias"),
+                            null,
+                            Activation.SWIGLU);
+            long elements = kernels.gateUpSwigluScratch(c.slots(), experts);
+            kernels.gateUpSwiglu(
+                    a.get("x"),
+                    routing(c, a),
+                    a.get("weights"),
+                    experts,
+                    Poisoned.allocate(arena, DType.F32, elements).tensor(),
+                    a.get("hidden"));
+        }
     }
 
     private static Invocation swiglu(Case c, Memory memory) {

@@ -28,6 +28,8 @@ public abstract class KernelsContract
                 SortByExpertContract,
                 PermuteContract,
                 GroupedGemmContract,
+                GateUpSwigluContract,
+                PrepareContract,
                 SwigluContract,
                 UnpermuteContract,
                 ArgumentsContract,

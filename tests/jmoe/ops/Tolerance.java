@@ -26,6 +26,9 @@ public final class Tolerance {
     /** Dependent roundings of an activation: exp, sum, quotient, two products. */
     public static final double ACTIVATION_ROUNDINGS = 5;
 
+    /** Largest slope of x sigmoid(x), and of x sigmoid(a x) for any a. */
+    private static final double SILU_SLOPE = 1.1;
+
     private Tolerance() {}
 
     /** Largest relative error of one rounding to the type. */
@@ -83,6 +86,61 @@ public final class Tolerance {
                                     got.getDouble(worst),
                                     w,
                                     eps * Math.abs(w) + base));
+        }
+    }
+
+    /**
+     * As {@link #assertClose}, for an activation of sums that were rounded: an error of the gate is
+     * multiplied by the up half and one of the up half by the gate.
+     *
+     * @param op operation, for the message
+     * @param name case, for the message
+     * @param got [rows, I], result of the backend
+     * @param want F64 [rows, I], result of the reference
+     * @param gateUp F64 [rows, 2I] or [rows, I], what the reference activated
+     * @param activation the function
+     * @param reduction terms of a sum
+     */
+    public static void assertActivation(
+            String op,
+            String name,
+            Tensor got,
+            Tensor want,
+            Tensor gateUp,
+            Activation activation,
+            double reduction) {
+        double sumError = SAFETY * ACCUMULATOR * Math.sqrt(reduction) * rms(gateUp);
+        double roundings = SAFETY * ACCUMULATOR * Math.sqrt(ACTIVATION_ROUNDINGS);
+        long width = want.dim(1);
+        for (long row = 0; row < want.dim(0); row++) {
+            for (long i = 0; i < width; i++) {
+                long at = row * width + i;
+                double last = Math.abs(gateUp.row(row).getDouble(gateUp.dim(1) - width + i));
+                double gate = activation.gated() ? gateUp.row(row).getDouble(i) : 0;
+                double slope =
+                        switch (activation.kind()) {
+                            case SWIGLU -> SILU_SLOPE * last + Math.abs(gate);
+                            case CLAMPED_SWIGLU -> SILU_SLOPE * (last + 1) + Math.abs(gate);
+                            case SILU -> SILU_SLOPE;
+                            case RELU -> 1;
+                            case SQUARED_RELU -> 2 * last;
+                        };
+                double w = want.getDouble(at);
+                double base = slope * sumError + roundings * Math.abs(w);
+                if (excess(got.getDouble(at), w, eps(got.dtype()), base, got.dtype()) > 0) {
+                    throw new AssertionError(
+                            "%s, %s: row %d, column %d of %s: got %s, want %s, bound %s"
+                                    .formatted(
+                                            op,
+                                            name,
+                                            row,
+                                            i,
+                                            got.describe(),
+                                            got.getDouble(at),
+                                            w,
+                                            base + eps(got.dtype()) * Math.abs(w)));
+                }
+            }
         }
     }
 

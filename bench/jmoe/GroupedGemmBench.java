@@ -10,7 +10,7 @@ import org.openjdk.jmh.annotations.Warmup;
 
 import java.util.concurrent.TimeUnit;
 
-/** The two products of the experts. */
+/** The two products of the experts, unfused. */
 @BenchmarkMode(Mode.AverageTime)
 @OutputTimeUnit(TimeUnit.MICROSECONDS)
 @Warmup(iterations = 4, time = 2)
@@ -20,13 +20,14 @@ public class GroupedGemmBench {
     /** rows [tokens * topK, H] to [tokens * topK, 2I]. */
     @Benchmark
     public void gateUp(LayerState s) {
-        s.kernels.groupedGemm(
-                s.rows, s.experts.gateUp(), null, s.routing.expertOffsets(), s.gateUp);
+        s.nextBatch();
+        s.kernels.groupedGemm(s.rows, s.gateUpWeight, null, s.routing.expertOffsets(), s.gateUp);
     }
 
     /** hidden [tokens * topK, I] to [tokens * topK, H]. */
     @Benchmark
     public void down(LayerState s) {
+        s.nextBatch();
         s.kernels.groupedGemm(
                 s.hidden, s.experts.down(), null, s.routing.expertOffsets(), s.expertRows);
     }

@@ -4,6 +4,7 @@ import jmoe.cli.Preset;
 import jmoe.cli.RandomLayer;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.Kernels;
+import jmoe.ops.Kernels.Residual;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.MoeWeights;
 import jmoe.ops.RouterConfig;
@@ -21,9 +22,9 @@ import org.openjdk.jmh.annotations.TearDown;
 import java.lang.foreign.Arena;
 
 /**
- * One layer and every intermediate result of a pass over it. Inputs rotate over {@link #BATCHES}
- * different batches, so that small batches touch different experts and do not live off the
- * last-level cache.
+ * One layer and every intermediate result of a pass over it, all checked once. Inputs and their
+ * routing rotate over {@link #BATCHES} different batches, so that small batches touch different
+ * experts and do not live off the last-level cache.
  */
 @State(Scope.Benchmark)
 public class LayerState {
@@ -50,10 +51,17 @@ public class LayerState {
     Workspace workspace;
     RouterConfig router;
     ExpertWeights experts;
+
+    /** Gate and up for {@link Kernels#groupedGemm}: a fused form may be of no use to it. */
+    Tensor gateUpWeight;
+
+    /** What the router decided for the last batch of {@link #nextBatch}. */
     Routing routing;
+
     Tensor logits;
     Tensor rows;
     Tensor gateUp;
+    Tensor scratch;
     Tensor hidden;
     Tensor expertRows;
     Tensor y;
@@ -61,6 +69,7 @@ public class LayerState {
     private Arena arena;
     private MoeWeights raw;
     private Tensor inputs;
+    private final Routing[] routings = new Routing[BATCHES];
     private int batch;
 
     /** Allocates, runs the pass once and checks it against the reference. */
@@ -75,64 +84,75 @@ public class LayerState {
         workspace = layer.workspace(tokens);
         router = config.routers().getFirst();
         experts = layer.weights().experts().getFirst();
+        gateUpWeight = kernels.prepare(raw.experts().getFirst().gateUp(), arena);
         long hiddenSize = config.hidden();
         long intermediate = experts.intermediate();
         long slots = (long) tokens * config.topK();
         inputs = Tensor.allocate(arena, DType.F32, (long) BATCHES * tokens, hiddenSize);
         RandomLayer.fill(inputs, 1, 4);
         logits = Tensor.allocate(arena, DType.F32, tokens, config.numExperts());
-        routing = Routing.allocate(arena, tokens, config.topK(), config.numExperts());
         rows = Tensor.allocate(arena, DType.F32, slots, hiddenSize);
         gateUp = Tensor.allocate(arena, DType.F32, slots, 2 * intermediate);
+        long scratchElements = kernels.gateUpSwigluScratch(slots, experts);
+        scratch = Tensor.allocate(arena, DType.F32, scratchElements);
         hidden = Tensor.allocate(arena, DType.F32, slots, intermediate);
         expertRows = Tensor.allocate(arena, DType.F32, slots, hiddenSize);
         y = Tensor.allocate(arena, DType.F32, tokens, hiddenSize);
-        fillIntermediates();
-        compareWithReference();
-    }
-
-    private void fillIntermediates() {
-        Tensor x = nextBatch();
-        layer.forward(x, y, workspace);
-        logits.data().copyFrom(workspace.routerLogits().data());
-        kernels.route(logits, router, null, null, routing);
-        kernels.sortByExpert(routing);
-        kernels.permute(x, routing, null, rows);
-        Tensor offsets = routing.expertOffsets();
-        kernels.groupedGemm(rows, experts.gateUp(), null, offsets, gateUp);
-        kernels.swiglu(gateUp, experts.activation(), offsets, hidden);
-        kernels.groupedGemm(hidden, experts.down(), null, offsets, expertRows);
-    }
-
-    /** One token is enough: every token is computed alike, and the reference is slow. */
-    private void compareWithReference() {
-        try (Kernels reference = Backend.REFERENCE.open();
-                Arena scratch = Arena.ofShared()) {
-            MoeLayer slow = new MoeLayer(layer.config(), raw, reference);
-            Tensor want = Tensor.allocate(scratch, DType.F32, 1, layer.config().hidden());
-            Tensor got = Tensor.allocate(scratch, DType.F32, 1, layer.config().hidden());
-            Tensor x = inputs.slice(0, 1);
-            try (Workspace one = layer.workspace(1)) {
-                slow.forward(x, want, one);
-                layer.forward(x, got, one);
-            }
-            double largest = 0;
-            double worst = 0;
-            for (long i = 0; i < want.numElements(); i++) {
-                largest = Math.max(largest, Math.abs(want.getDouble(i)));
-                worst = Math.max(worst, Math.abs(want.getDouble(i) - got.getDouble(i)));
-            }
-            if (!(worst <= 5e-6 * largest)) {
-                throw new IllegalStateException(
-                        "the result differs from the reference by " + worst / largest);
-            }
+        try (ReferenceCheck check = new ReferenceCheck()) {
+            fillRoutings(check);
+            fillIntermediates(check);
+            layer.forward(batchInput(), y, workspace);
+            check.forward(config, raw, batchInput(), y);
         }
     }
 
-    /** The next of the rotating inputs. */
+    /** From the last to the first, whose logits stay. */
+    private void fillRoutings(ReferenceCheck check) {
+        Tensor oneGroup = Tensor.allocate(arena, DType.I32, 2);
+        oneGroup.setInt(1, tokens);
+        Tensor weight = layer.weights().routers().getFirst().weight();
+        for (batch = BATCHES - 1; batch >= 0; batch--) {
+            kernels.groupedGemm(batchInput(), weight, null, oneGroup, logits);
+            routing =
+                    Routing.allocate(
+                            arena, tokens, router.topK(), Math.toIntExact(experts.numExperts()));
+            kernels.route(logits, router, null, null, routing);
+            kernels.sortByExpert(routing);
+            routings[batch] = routing;
+        }
+        batch = 0;
+        check.groupedGemm(batchInput(), raw.routers().getFirst().weight(), oneGroup, logits);
+        check.routing(logits, router, routing);
+    }
+
+    private void fillIntermediates(ReferenceCheck check) {
+        ExpertWeights stored = raw.experts().getFirst();
+        Tensor x = batchInput();
+        Tensor offsets = routing.expertOffsets();
+        kernels.permute(x, routing, null, rows);
+        check.permute(x, routing, rows);
+        kernels.groupedGemm(rows, gateUpWeight, null, offsets, gateUp);
+        check.groupedGemm(rows, stored.gateUp(), offsets, gateUp);
+        kernels.swiglu(gateUp, experts.activation(), offsets, hidden);
+        check.swiglu(gateUp, experts.activation(), offsets, hidden);
+        Tensor separate = hidden.copy(arena);
+        kernels.gateUpSwiglu(x, routing, null, experts, scratch, hidden);
+        check.requireClose("gateUpSwiglu", separate, hidden);
+        kernels.groupedGemm(hidden, experts.down(), null, offsets, expertRows);
+        check.groupedGemm(hidden, stored.down(), offsets, expertRows);
+        kernels.unpermute(expertRows, routing, routing.topkWeights(), Residual.NONE, y);
+        check.unpermute(expertRows, routing, y);
+    }
+
+    private Tensor batchInput() {
+        return inputs.slice((long) batch * tokens, tokens);
+    }
+
+    /** The next of the rotating inputs, and its routing. */
     Tensor nextBatch() {
         batch = (batch + 1) % BATCHES;
-        return inputs.slice((long) batch * tokens, tokens);
+        routing = routings[batch];
+        return batchInput();
     }
 
     /** Frees everything. */

@@ -1,6 +1,6 @@
 package jmoe;
 
-import jmoe.ops.Kernels.Residual;
+import jmoe.tensor.Tensor;
 
 import org.openjdk.jmh.annotations.Benchmark;
 import org.openjdk.jmh.annotations.BenchmarkMode;
@@ -12,7 +12,7 @@ import org.openjdk.jmh.annotations.Warmup;
 
 import java.util.concurrent.TimeUnit;
 
-/** Token rows into expert order and back. */
+/** Token rows into expert order. */
 @BenchmarkMode(Mode.AverageTime)
 @OutputTimeUnit(TimeUnit.MICROSECONDS)
 @Warmup(iterations = 4, time = 2)
@@ -22,12 +22,7 @@ public class PermuteBench {
     /** Copies topK rows per token. */
     @Benchmark
     public void permute(LayerState s) {
-        s.kernels.permute(s.nextBatch(), s.routing, null, s.rows);
-    }
-
-    /** Sums topK rows per token. */
-    @Benchmark
-    public void unpermute(LayerState s) {
-        s.kernels.unpermute(s.expertRows, s.routing, s.routing.topkWeights(), Residual.NONE, s.y);
+        Tensor x = s.nextBatch();
+        s.kernels.permute(x, s.routing, null, s.rows);
     }
 }

@@ -44,10 +44,10 @@ class VectorKernelsTest {
     }
 
     @Nested
-    class FiveThreads extends KernelsContract {
+    class ThreeThreads extends KernelsContract {
         @Override
         protected Kernels kernels() {
-            return new VectorKernels(5);
+            return new VectorKernels(3);
         }
     }
 

@@ -127,18 +127,19 @@ final class F16Tile {
     static void widen(MemorySegment weight, long offset, int count, MemorySegment wide, long at) {
         for (int i = 0; i < count; i += Lanes.COUNT) {
             IntVector pair =
-                    IntVector.fromMemorySegment(Lanes.INTS, weight, offset + 4L * i, NATIVE);
+                    IntVector.fromMemorySegment(
+                            Lanes.INTS, weight, offset + i * Integer.BYTES, NATIVE);
             pair.lanewise(LSHL, 16)
                     .lanewise(ASHR, 3)
                     .and(BITS)
                     .reinterpretAsFloats()
                     .mul(SCALE)
-                    .intoMemorySegment(wide, at + 8L * i, NATIVE);
+                    .intoMemorySegment(wide, at + i * 2 * Float.BYTES, NATIVE);
             pair.lanewise(ASHR, 3)
                     .and(BITS)
                     .reinterpretAsFloats()
                     .mul(SCALE)
-                    .intoMemorySegment(wide, at + 8L * i + STEP, NATIVE);
+                    .intoMemorySegment(wide, at + i * 2 * Float.BYTES + STEP, NATIVE);
         }
     }
 }

@@ -85,6 +85,7 @@ interface PrepareContract extends Contract {
     }
 
     /** All F16 codes; then without those that are not finite, and without those above 128. */
+    @Tag("broad")
     @ParameterizedTest
     @ValueSource(doubles = {Double.NaN, Double.POSITIVE_INFINITY, 127.9375})
     default void groupedGemm_withPreparedF16_isExact(double largest) {
@@ -92,6 +93,7 @@ interface PrepareContract extends Contract {
     }
 
     /** All BF16 codes; then without those that are not finite. */
+    @Tag("broad")
     @ParameterizedTest
     @ValueSource(doubles = {Double.NaN, 3e38})
     default void groupedGemm_withPreparedBf16_isExact(double largest) {

@@ -257,6 +257,8 @@ final class SpeedCheck {
 
     /** The best of several repeats: a kernel that is slow for good is slow in each of them. */
     private void measure(Kernel kernel, Ceilings ceilings, Runnable call) {
+        // Interpreted, the first calls can last as long as the whole warm-up: they do not count.
+        repeat(call, 0);
         repeat(call, warmUpNanos);
         double nanos = Double.POSITIVE_INFINITY;
         for (int repeat = 0; repeat < REPEATS; repeat++) {

@@ -112,7 +112,7 @@ final class Verify implements Callable<Integer> {
                 throw new IllegalArgumentException(
                         "--speed: expected the backend vector, got " + backend.backend().id());
             }
-            return new SpeedCheck(screen, backend, warmUpNanos / 2, 1).run(json);
+            return new SpeedCheck(screen, backend, warmUpNanos, 1).run(json);
         }
     }
 

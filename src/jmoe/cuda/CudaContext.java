@@ -44,6 +44,7 @@ final class CudaContext implements AutoCloseable {
     private final List<CudaModule> modules = new ArrayList<>();
     private final CudaStream stream;
     private final CudaMemory memory;
+    private final Scratch scratch;
     private final Staging staging;
     private final Launch launch;
 
@@ -56,6 +57,7 @@ final class CudaContext implements AutoCloseable {
             try {
                 stream = new CudaStream(this);
                 memory = new CudaMemory(this, stream);
+                scratch = new Scratch(memory);
                 staging = new Staging(this, stream);
                 launch = new Launch(this, stream, arena);
             } finally {
@@ -100,6 +102,10 @@ final class CudaContext implements AutoCloseable {
 
     CudaMemory memory() {
         return memory;
+    }
+
+    Scratch scratch() {
+        return scratch;
     }
 
     Staging staging() {
@@ -254,6 +260,7 @@ final class CudaContext implements AutoCloseable {
     private List<Runnable> parts() {
         List<Runnable> parts = new ArrayList<>();
         parts.add(staging::close);
+        parts.add(scratch::close);
         parts.add(memory::close);
         modules.forEach(module -> parts.add(module::close));
         parts.add(stream::close);

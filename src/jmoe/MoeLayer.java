@@ -29,8 +29,10 @@ public final class MoeLayer implements AutoCloseable {
     private final Arena arena;
     private final boolean ownsKernels;
 
-    /** Passes that run now; {@link #CLOSED} once the layer is closed. */
+    /** Passes that run now or are captured; {@link #CLOSED} once the layer is closed. */
     private final AtomicInteger passes = new AtomicInteger();
+
+    private final AtomicInteger captures = new AtomicInteger();
 
     private static final int CLOSED = -1;
 
@@ -208,6 +210,54 @@ public final class MoeLayer implements AutoCloseable {
     }
 
     /**
+     * Captures the forward pass for input, output and rows of F32.
+     *
+     * @param maxTokens largest batch
+     * @return the captured pass with memory of its own; close it before the layer
+     */
+    public CapturedLayer capture(long maxTokens) {
+        return capture(maxTokens, DType.F32, DType.F32);
+    }
+
+    /**
+     * Captures the forward pass, to replay it for changing inputs and numbers of tokens.
+     *
+     * @param maxTokens largest batch
+     * @param type F32, F16 or BF16, of input and output
+     * @param rowType as in {@link #workspace(long, DType)}
+     * @return the captured pass with memory of its own; close it before the layer
+     */
+    public CapturedLayer capture(long maxTokens, DType type, DType rowType) {
+        if (type != DType.F32 && type != DType.F16 && type != DType.BF16) {
+            throw new IllegalArgumentException("type: expected F32, F16 or BF16, got " + type);
+        }
+        begin();
+        captures.incrementAndGet();
+        boolean complete = false;
+        try {
+            CapturedLayer captured = new CapturedLayer(this, kernels, maxTokens, type, rowType);
+            complete = true;
+            return captured;
+        } finally {
+            if (!complete) {
+                release();
+            }
+        }
+    }
+
+    /** A captured pass is closed. */
+    void release() {
+        captures.decrementAndGet();
+        passes.decrementAndGet();
+    }
+
+    private void begin() {
+        if (passes.getAndUpdate(running -> running == CLOSED ? CLOSED : running + 1) == CLOSED) {
+            throw new IllegalStateException("layer: closed; load it again");
+        }
+    }
+
+    /**
      * Computes the layer: {@code y = shared(x) + sum_k weight_k expert_k(x)}.
      *
      * <p>Where the backend has a device, x and y may be on it or on the host, each independently.
@@ -237,9 +287,7 @@ public final class MoeLayer implements AutoCloseable {
      */
     public void forward(Tensor x, @Nullable Tensor tokenTypes, Tensor y, Workspace workspace) {
         checkArguments(x, tokenTypes, y);
-        if (passes.getAndUpdate(running -> running == CLOSED ? CLOSED : running + 1) == CLOSED) {
-            throw new IllegalStateException("layer: closed; load it again");
-        }
+        begin();
         try {
             workspace.begin(config, x.dim(0));
             try {
@@ -315,14 +363,16 @@ public final class MoeLayer implements AutoCloseable {
     /**
      * Frees the layer's memory, and stops the backend if the layer started it; safe to call twice.
      *
-     * @throws IllegalStateException during a forward pass
+     * @throws IllegalStateException during a forward pass, or before a captured layer is closed
      */
     @Override
     public void close() {
         if (!passes.compareAndSet(0, CLOSED)) {
             if (passes.get() > 0) {
                 throw new IllegalStateException(
-                        "layer: in use by a forward pass; close it afterwards");
+                        captures.get() > 0
+                                ? "layer: in use by a captured layer; close that first"
+                                : "layer: in use by a forward pass; close it afterwards");
             }
             return;
         }

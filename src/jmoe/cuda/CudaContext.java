@@ -10,7 +10,9 @@ import org.jspecify.annotations.Nullable;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayList;
+import java.util.HashSet;
 import java.util.List;
+import java.util.Set;
 import java.util.concurrent.locks.ReentrantLock;
 
 /**
@@ -41,7 +43,11 @@ final class CudaContext implements AutoCloseable {
     private boolean lost;
     private @Nullable String lastKernel;
 
+    /** Whether what is queued goes into a graph instead of to the device. */
+    private boolean capturing;
+
     private final List<CudaModule> modules = new ArrayList<>();
+    private final Set<CudaGraph> graphs = new HashSet<>();
     private final CudaStream stream;
     private final CudaMemory memory;
     private final Scratch scratch;
@@ -121,6 +127,31 @@ final class CudaContext implements AutoCloseable {
         CudaModule module = new CudaModule(this, name);
         modules.add(module);
         return module;
+    }
+
+    /** A graph to be destroyed with the context. */
+    void add(CudaGraph graph) {
+        graphs.add(graph);
+    }
+
+    void remove(CudaGraph graph) {
+        graphs.remove(graph);
+    }
+
+    void setCapturing(boolean capturing) {
+        this.capturing = capturing;
+    }
+
+    /** Fails if a graph is being captured, which could not hold this. */
+    void refuseInCapture(String what) {
+        if (capturing) {
+            throw new IllegalStateException(
+                    "capture: expected operations that have run before, on tensors of the device,"
+                            + " got "
+                            + what
+                            + "; run them once with the same types and sizes, and keep the host"
+                            + " out");
+        }
     }
 
     /** Fails if the context is closed. */
@@ -213,7 +244,7 @@ final class CudaContext implements AutoCloseable {
     void launched(String kernel, int code, String call) {
         lastKernel = kernel;
         check(code, call);
-        if (waitsForKernels) {
+        if (waitsForKernels && !capturing) {
             stream.synchronise();
         }
     }
@@ -262,6 +293,7 @@ final class CudaContext implements AutoCloseable {
         parts.add(staging::close);
         parts.add(scratch::close);
         parts.add(memory::close);
+        graphs.forEach(graph -> parts.add(graph::destroy));
         modules.forEach(module -> parts.add(module::close));
         parts.add(stream::close);
         return parts;

@@ -6,6 +6,7 @@ import jmoe.ops.Activation;
 import jmoe.ops.Arguments;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.Kernels;
+import jmoe.ops.Replay;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
 import jmoe.tensor.Check;
@@ -215,7 +216,23 @@ public final class CudaKernels implements Kernels {
     public void synchronise() {
         context.enter();
         try {
+            context.refuseInCapture("a wait for the device");
             context.stream().synchronise();
+        } finally {
+            context.exit();
+        }
+    }
+
+    /**
+     * Captures operations in a graph of the driver. The turn is this thread's until it is complete;
+     * other threads wait.
+     */
+    @Override
+    public Replay capture(Runnable operations) {
+        context.enter();
+        try {
+            context.refuseInCapture("another capture");
+            return new CudaGraph(context, operations);
         } finally {
             context.exit();
         }

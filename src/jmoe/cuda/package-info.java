@@ -19,6 +19,8 @@
  *       routing rule and other choices as kernels read them.
  * </ul>
  *
+ * <p>{@code CudaGraph} is what a capture makes of operations.
+ *
  * <p>Flight Recorder shows launches, copies and allocations as {@code jmoe.KernelLaunch}, {@code
  * jmoe.DeviceCopy} and {@code jmoe.DeviceAllocation}.
  *

@@ -124,6 +124,20 @@ public interface Kernels extends AutoCloseable {
     default void synchronise() {}
 
     /**
+     * Captures operations, to run them again and again without the cost of calling each: on a
+     * device as one graph. Capturing computes nothing.
+     *
+     * @param operations calls operations, {@link #fill} and copies within a device, on tensors that
+     *     are where this backend computes; each must have run before, with tensors of the same
+     *     types and at least the same sizes. Tensors must live as long as the replay
+     * @return what runs them; close it when done
+     * @throws IllegalStateException if the operations do what a graph of the device cannot hold
+     */
+    default Replay capture(Runnable operations) {
+        return operations::run;
+    }
+
+    /**
      * Brings a weight to where this backend computes, in the form that it multiplies by fastest,
      * once for many calls.
      *

@@ -372,7 +372,7 @@ public final class MoeLayer implements AutoCloseable {
             Tensor y,
             Workspace ws) {
         Tensor hidden = ws.hidden(y.dim(0), experts.intermediate());
-        Tensor scratch = ws.scratch(kernels.gateUpSwigluScratch(y.dim(0), experts));
+        Tensor scratch = ws.scratch(kernels.gateUpSwigluScratch(x.dtype(), y.dim(0), experts));
         kernels.gateUpSwiglu(x, routing, inputWeights, experts, scratch, hidden);
         // Rows of identity experts come last and have no weights: the offsets end before them.
         Tensor offsets = routing.expertOffsets().slice(0, experts.numExperts() + 1L);

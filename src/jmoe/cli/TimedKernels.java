@@ -5,6 +5,7 @@ import jmoe.ops.ExpertWeights;
 import jmoe.ops.Kernels;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
+import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;
@@ -173,8 +174,8 @@ final class TimedKernels implements Kernels {
     }
 
     @Override
-    public long gateUpSwigluScratch(long slots, ExpertWeights experts) {
-        return kernels.gateUpSwigluScratch(slots, experts);
+    public long gateUpSwigluScratch(DType x, long slots, ExpertWeights experts) {
+        return kernels.gateUpSwigluScratch(x, slots, experts);
     }
 
     @Override

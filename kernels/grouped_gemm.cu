@@ -13,6 +13,7 @@
 // The path for every type and size. A block finds its tile by counting those of the groups before it, so that the host need
 // not know how many rows a group has.
 #include "common/dtypes.cuh"
+#include "common/group_tiles.cuh"
 
 namespace {
 
@@ -21,16 +22,14 @@ using dtypes::F16;
 using dtypes::F32;
 
 constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / 32;
 constexpr int kTile = 64;      // rows, and outputs
 constexpr int kDepth = 16;     // inputs at a time
 constexpr int kPerThread = 4;  // rows, and outputs, of one thread
 constexpr int kQuads = kDepth / 4;
-constexpr uint32_t kAllLanes = 0xffffffffu;
 
 static_assert(kTile * kQuads == kThreads, "each thread loads four inputs of one row per step");
 
-// The rows of a group that a block works on; empty if there is no tile for it.
+// The rows of a group that a block works on.
 struct Tile {
     int group;
     int from;
@@ -41,53 +40,6 @@ struct Tile {
 struct alignas(16) Column {
     float at[kTile + 4];
 };
-
-// The sum of the values of the threads up to this one; total gets the sum of all.
-__device__ long long scan_block(int value, long long* warp_sums, long long* total) {
-    int lane = threadIdx.x % 32;
-    int warp = threadIdx.x / 32;
-    long long inclusive = value;
-    for (int distance = 1; distance < 32; distance *= 2) {
-        long long other = __shfl_up_sync(kAllLanes, inclusive, distance);
-        inclusive += lane >= distance ? other : 0;
-    }
-    if (lane == 31) {
-        warp_sums[warp] = inclusive;
-    }
-    __syncthreads();
-    long long before = 0;
-    *total = 0;
-    for (int other = 0; other < kWarps; other++) {
-        before += other < warp ? warp_sums[other] : 0;
-        *total += warp_sums[other];
-    }
-    return before + inclusive;
-}
-
-// Finds the tile with this block's number, looking at as many groups at a time as there are threads.
-__device__ Tile find_tile(const int* expert_offsets, int rows, int groups, long long* warp_sums, Tile* found) {
-    if (threadIdx.x == 0) {
-        *found = {0, 0, 0};
-    }
-    long long first = 0;
-    for (int base = 0; base < groups && first <= blockIdx.x; base += kThreads) {
-        int group = base + threadIdx.x;
-        int from = group < groups ? expert_offsets[group] : 0;
-        int to = group < groups ? min(expert_offsets[group + 1], rows) : 0;
-        int tiles = (max(to - from, 0) + kTile - 1) / kTile;
-        long long total;
-        long long end = first + scan_block(tiles, warp_sums, &total);
-        long long tile = blockIdx.x - (end - tiles);
-        if (tile >= 0 && tile < tiles) {
-            int start = from + static_cast<int>(tile) * kTile;
-            *found = {group, start, min(start + kTile, to)};
-        }
-        first += total;
-        __syncthreads();
-    }
-    __syncthreads();
-    return *found;
-}
 
 // Four inputs of one row, 0 past the end of the row.
 template <class T>
@@ -191,12 +143,15 @@ template <class X, class W>
 __device__ void grouped_gemm(const typename X::Bits* x, const typename W::Bits* weight, const float* bias,
                              const int* expert_offsets, void* y, int rows, int groups, int outputs, int inputs,
                              int y_dtype) {
-    JMOE_SHARED(long long, warp_sums, [kWarps]);
-    JMOE_SHARED(Tile, found, [1]);
-    Tile tile = find_tile(expert_offsets, rows, groups, warp_sums, found);
-    if (tile.from >= tile.to) {
+    JMOE_SHARED(group_tiles::Scratch<kThreads>, scratch, );
+    group_tiles::Cursor cursor = {0, 0};
+    group_tiles::Found found =
+        group_tiles::find<kThreads, kTile>(blockIdx.x, cursor, expert_offsets, rows, groups, 1, scratch);
+    if (found.tile < 0) {
         return;
     }
+    int from = found.from + static_cast<int>(found.tile) * kTile;
+    Tile tile = {found.group, from, min(from + kTile, found.to)};
     for (long long first = blockIdx.y * kTile; first < outputs; first += static_cast<long long>(gridDim.y) * kTile) {
         multiply_tile<X, W>(x, weight, bias, y, tile, first, outputs, inputs, y_dtype);
     }

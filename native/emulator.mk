@@ -99,7 +99,8 @@ check-asan: $(ASAN_CHECKS)
 	done; [ $$failed = 0 ] && echo "check-asan: $(words $(ASAN_CHECKS)) programs passed"
 
 # Mistakes planted into the real kernels; see the script.
-PLANTED_PROGRAMS := $(foreach program,kernels_route kernels_sort_by_expert kernels_permute,\
+PLANTED_PROGRAMS := $(foreach program,kernels_route kernels_sort_by_expert kernels_permute \
+    kernels_grouped_gemm_mma,\
     $(call object,race,emulator/tests/$(program).cpp))
 check-planted: $(call objects,race) $(PLANTED_PROGRAMS)
 	@CXX="$(EMULATOR_CXX)" FLAGS="$(filter-out -MMD -MP,$(EMULATOR_FLAGS)) $(race_KERNEL_FLAGS) $(KERNEL_FLAGS)" \

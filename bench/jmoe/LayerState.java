@@ -93,7 +93,7 @@ public class LayerState {
         logits = Tensor.allocate(arena, DType.F32, tokens, config.numExperts());
         rows = Tensor.allocate(arena, DType.F32, slots, hiddenSize);
         gateUp = Tensor.allocate(arena, DType.F32, slots, 2 * intermediate);
-        long scratchElements = kernels.gateUpSwigluScratch(slots, experts);
+        long scratchElements = kernels.gateUpSwigluScratch(DType.F32, slots, experts);
         scratch = Tensor.allocate(arena, DType.F32, scratchElements);
         hidden = Tensor.allocate(arena, DType.F32, slots, intermediate);
         expertRows = Tensor.allocate(arena, DType.F32, slots, hiddenSize);

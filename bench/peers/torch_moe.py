@@ -346,7 +346,7 @@ def measure_jmoe(name, options, results):
     """Ours guards its cells itself where it can; the figure of the whole run is a last resort."""
     tokens = ",".join(map(str, options.tokens))
     command = [options.jmoe, "bench", "--preset", name, "--tokens", tokens, "--backend", "vector"]
-    command += ["--weights", ",".join(reversed(options.dtypes))]
+    command += ["--weights", ",".join(reversed(options.jmoe_dtypes or options.dtypes))]
     command += ["--threads", str(options.threads), "--json"]
     meter = ForeignMeter()
     report = json.loads(run(command))
@@ -409,6 +409,7 @@ def parse_arguments():
         help="cells whose pass takes longer are measured once, not in every round",
     )
     option("--jmoe", metavar="LAUNCHER", help="run `LAUNCHER bench` in every round too")
+    option("--jmoe-dtypes", type=some_of(DTYPES), help="its weights, if not those of --dtypes")
     option(
         "--also",
         action="append",

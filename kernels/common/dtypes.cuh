@@ -146,4 +146,23 @@ __device__ __forceinline__ void store(int code, void* to, long long index, float
     }
 }
 
+// The first of some values: all at once where a vector fits, which then all exist.
+template <int count>
+__device__ __forceinline__ void store(int code, void* to, long long index, const Values<count>& values, int exist, bool fits) {
+    if (!fits) {
+#pragma unroll
+        for (int i = 0; i < count; i++) {
+            if (i < exist) {
+                store(code, to, index + i, values.at[i]);
+            }
+        }
+    } else if (code == kF32) {
+        store<F32, count>(static_cast<float*>(to) + index, values);
+    } else if (code == kF16) {
+        store<F16, count>(static_cast<uint16_t*>(to) + index, values);
+    } else {
+        store<BF16, count>(static_cast<uint16_t*>(to) + index, values);
+    }
+}
+
 }  // namespace dtypes

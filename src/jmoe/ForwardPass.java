@@ -143,7 +143,7 @@ final class ForwardPass {
             @Nullable Tensor inputWeights,
             Tensor y) {
         Tensor hidden = on.hidden(y.dim(0), experts.intermediate());
-        Tensor scratch = on.scratch(kernels.gateUpSwigluScratch(y.dim(0), experts));
+        Tensor scratch = on.scratch(kernels.gateUpSwigluScratch(x.dtype(), y.dim(0), experts));
         kernels.gateUpSwiglu(x, routing, inputWeights, experts, scratch, hidden);
         // Rows of identity experts come last and have no weights: the offsets end before them.
         Tensor offsets = routing.expertOffsets().slice(0, experts.numExperts() + 1L);

@@ -71,13 +71,16 @@ final class Intermediates {
         long scratchElements = 0;
         long hiddenElements = 0;
         for (ExpertWeights bank : weights.experts()) {
-            scratchElements = Math.max(scratchElements, kernels.gateUpSwigluScratch(slots, bank));
+            scratchElements =
+                    Math.max(scratchElements, kernels.gateUpSwigluScratch(DType.F32, slots, bank));
             hiddenElements = Math.max(hiddenElements, slots * bank.intermediate());
         }
         ExpertWeights shared = weights.shared();
         if (shared != null) {
             scratchElements =
-                    Math.max(scratchElements, kernels.gateUpSwigluScratch(maxTokens, shared));
+                    Math.max(
+                            scratchElements,
+                            kernels.gateUpSwigluScratch(DType.F32, maxTokens, shared));
             hiddenElements = Math.max(hiddenElements, maxTokens * shared.intermediate());
         }
         scratch = allocate(DType.F32, scratchElements);

@@ -69,4 +69,23 @@ check histogram_without_atomics sort_by_expert.cu kernels_sort_by_expert \
     'atomicAdd(&row[id], __popc(peers.lanes));' 'row[id] += __popc(peers.lanes);'
 check rows_beyond_the_last_written permute.cu kernels_permute \
     'row >= max_rows || row >= *num_rows' 'row >= max_rows || row > *num_rows'
+check stage_read_before_it_is_there grouped_gemm_mma.cu kernels_grouped_gemm_mma \
+    'cp_async_wait_group<S::kStages - 2>' 'cp_async_wait_group<S::kStages - 1>'
+check stage_filled_while_it_is_read grouped_gemm_mma.cu kernels_grouped_gemm_mma \
+    '__syncthreads();
+        int next' 'int next'
+check sums_over_a_stage_that_is_read grouped_gemm_mma.cu kernels_grouped_gemm_mma \
+    '__syncthreads();
+    float* shared' 'float* shared'
+check tile_taken_before_it_is_found common/group_tiles.cuh kernels_grouped_gemm_mma \
+    '__syncthreads();
+    }
+    return' '}
+    return'
+check inputs_behind_the_row grouped_gemm_mma.cu kernels_grouped_gemm_mma \
+    'row >= 0 && input < inputs' 'row >= 0'
+check rows_of_the_next_group grouped_gemm_mma.cu kernels_grouped_gemm_mma \
+    'min(S::kRows, found.to - row)' 'S::kRows'
+check columns_of_a_fragment_swapped grouped_gemm_mma.cu kernels_grouped_gemm_mma \
+    'pair * 16 + lane / 16 * 8 + lane % 8' 'pair * 16 + lane % 16'
 exit "$failed"

@@ -189,7 +189,7 @@ final class SpeedCheck {
             kernels.sortByExpert(routing);
             Tensor x = random(arena, DType.F32, tokens, INPUTS);
             Tensor hidden = Tensor.allocate(arena, DType.F32, tokens, OUTPUTS / 2);
-            long scratchElements = kernels.gateUpSwigluScratch(tokens, weights);
+            long scratchElements = kernels.gateUpSwigluScratch(x.dtype(), tokens, weights);
             Tensor scratch = Tensor.allocate(arena, DType.F32, scratchElements);
             measure(
                     product("gateUpSwiglu", type, experts, rows),

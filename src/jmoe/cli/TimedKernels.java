@@ -199,8 +199,8 @@ final class TimedKernels implements Kernels {
     }
 
     @Override
-    public long gateUpSwigluScratch(long slots, ExpertWeights experts) {
-        return kernels.gateUpSwigluScratch(slots, experts);
+    public long gateUpSwigluScratch(DType x, long slots, ExpertWeights experts) {
+        return kernels.gateUpSwigluScratch(x, slots, experts);
     }
 
     @Override

@@ -10,6 +10,7 @@ import org.jspecify.annotations.Nullable;
  * @param threads threads of a block
  * @param itemsPerBlock tokens, rows or slots that a block handles
  * @param sharedBytes dynamic shared memory of a block
+ * @param residentBlocks blocks that the device runs at once
  * @param parameterBytes bytes of each parameter, or null if the driver cannot tell
  */
 @SuppressWarnings("ArrayRecordComponent")
@@ -19,6 +20,7 @@ record CudaKernel(
         int threads,
         int itemsPerBlock,
         int sharedBytes,
+        int residentBlocks,
         int @Nullable [] parameterBytes) {
     /** Blocks that handle all items. */
     long blocks(long items) {

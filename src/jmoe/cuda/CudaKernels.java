@@ -53,7 +53,7 @@ public final class CudaKernels implements Kernels {
     private final Route route;
     private final SortByExpert sortByExpert;
     private final CudaModule permute;
-    private final CudaModule groupedGemm;
+    private final GroupedGemm groupedGemm;
     private final CudaModule swiglu;
     private final CudaModule unpermute;
 
@@ -69,7 +69,7 @@ public final class CudaKernels implements Kernels {
         route = new Route(context);
         sortByExpert = new SortByExpert(context);
         permute = context.module("permute");
-        groupedGemm = context.module("grouped_gemm");
+        groupedGemm = new GroupedGemm(context);
         swiglu = context.module("swiglu");
         unpermute = context.module("unpermute");
         CudaContext opened = context;
@@ -336,29 +336,39 @@ public final class CudaKernels implements Kernels {
         computable("groupedGemm", "weight", weight);
         Check.rowMajor("weight", weight);
         computable("groupedGemm", "y", y);
-        int rows = int32("rows", x.dim(0));
-        int groups = int32("groups", weight.dim(0));
-        int outputs = int32("outputs", weight.dim(1));
-        int inputs = int32("inputs", weight.dim(2));
         try (Operands on = operands.open()) {
-            CudaKernel kernel = groupedGemm.kernel(x.dtype(), weight.dtype());
-            // Every group may end within a tile.
-            long tiles = Math.min(rows, rows / kernel.itemsPerBlock() + (long) groups);
-            context.launch()
-                    .of(kernel)
-                    .pointer(on.in(x))
-                    .pointer(on.in(weight))
-                    .pointer(on.in(bias))
-                    .pointer(on.in(expertOffsets))
-                    .pointer(on.rowsOut(y))
-                    .int32(rows)
-                    .int32(groups)
-                    .int32(outputs)
-                    .int32(inputs)
-                    .int32(KernelCodes.of(y.dtype()))
-                    .run(tiles, kernel.blocks(outputs));
+            groupedGemm.queue(on, x, weight, bias, expertOffsets, y);
             on.finish(expertOffsets);
         }
+    }
+
+    @Override
+    public void gateUpSwiglu(
+            Tensor x,
+            Routing routing,
+            @Nullable Tensor weights,
+            ExpertWeights experts,
+            Tensor scratch,
+            Tensor hidden) {
+        context.checkOpen();
+        if (!GroupedGemm.onMatrixUnits(x.dtype(), experts.gateUp().dtype())) {
+            Kernels.super.gateUpSwiglu(x, routing, weights, experts, scratch, hidden);
+            return;
+        }
+        Arguments.gateUpSwiglu(x, routing, weights, experts, hidden);
+        Check.rowMajor("gateUp", experts.gateUp());
+        computable("gateUpSwiglu", "hidden", hidden);
+        try (Operands on = operands.open()) {
+            groupedGemm.queueGateUpSwiglu(on, x, routing, weights, experts, hidden);
+            on.finish(routing.expertOffsets().slice(0, experts.numExperts() + 1L));
+        }
+    }
+
+    @Override
+    public long gateUpSwigluScratch(DType x, long slots, ExpertWeights experts) {
+        return GroupedGemm.onMatrixUnits(x, experts.gateUp().dtype())
+                ? 0
+                : Kernels.super.gateUpSwigluScratch(x, slots, experts);
     }
 
     @Override
@@ -448,7 +458,7 @@ public final class CudaKernels implements Kernels {
         launch.run(blocks, Math.max(1, Math.min(unused, useful)));
     }
 
-    private static int int32(String name, long value) {
+    static int int32(String name, long value) {
         if (value > Integer.MAX_VALUE) {
             throw new UnsupportedOperationException(
                     name

@@ -1,6 +1,7 @@
 package jmoe.cuda;
 
 import jcuda.Pointer;
+import jcuda.driver.CUfunction;
 import jcuda.driver.CUfunction_attribute;
 import jcuda.driver.CUmodule;
 import jcuda.driver.JCudaDriver;
@@ -28,6 +29,7 @@ final class CudaModule implements AutoCloseable {
                     "sort_by_expert",
                     "permute",
                     "grouped_gemm",
+                    "grouped_gemm_mma",
                     "swiglu",
                     "unpermute");
 
@@ -116,7 +118,22 @@ final class CudaModule implements AutoCloseable {
         }
         int[] parameterBytes = CudaDriver.parameterBytes(function.address());
         return new CudaKernel(
-                symbol, function.address(), info[0], info[1], sharedBytes, parameterBytes);
+                symbol,
+                function.address(),
+                info[0],
+                info[1],
+                sharedBytes,
+                residentBlocks(function, symbol, info[0], sharedBytes),
+                parameterBytes);
+    }
+
+    private int residentBlocks(CUfunction function, String symbol, int threads, int sharedBytes) {
+        int[] perMultiprocessor = new int[1];
+        context.check(
+                JCudaDriver.cuOccupancyMaxActiveBlocksPerMultiprocessor(
+                        perMultiprocessor, function, threads, sharedBytes),
+                "cuOccupancyMaxActiveBlocksPerMultiprocessor of " + symbol);
+        return perMultiprocessor[0] * context.device().multiprocessors();
     }
 
     /** Threads, items per block, shared bytes: constants in the kernel's source. */

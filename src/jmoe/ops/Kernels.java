@@ -224,11 +224,12 @@ public interface Kernels extends AutoCloseable {
     /**
      * Scratch that {@link #gateUpSwiglu} needs.
      *
+     * @param x type of x there
      * @param slots tokens * topK
      * @param experts as there
      * @return F32 elements, 0 if nothing is stored between the operations
      */
-    default long gateUpSwigluScratch(long slots, ExpertWeights experts) {
+    default long gateUpSwigluScratch(DType x, long slots, ExpertWeights experts) {
         return slots * (experts.hidden() + experts.gateUp().dim(1));
     }
 

@@ -165,7 +165,7 @@ public final class VectorKernels implements Kernels {
     }
 
     @Override
-    public long gateUpSwigluScratch(long slots, ExpertWeights experts) {
+    public long gateUpSwigluScratch(DType x, long slots, ExpertWeights experts) {
         return 0;
     }
 

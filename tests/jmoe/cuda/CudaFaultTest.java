@@ -206,7 +206,7 @@ final class CudaFaultTest {
             }
             try (CudaContext context = new CudaContext(CudaDevice.of(0))) {
                 context.enter();
-                CudaKernel kernel = new CudaKernel("any", 0, 32, 1, 0, null);
+                CudaKernel kernel = new CudaKernel("any", 0, 32, 1, 0, 1, null);
                 attempt(() -> context.launch().of(kernel).runCluster(2, 1, 2, false));
                 Tensor matrix = Tensor.device(4096, DType.BF16, 64, 64);
                 attempt(() -> TensorMap.of(context, Arena.ofAuto(), matrix, 64, 64, true));

@@ -36,7 +36,7 @@ final class CudaLaunchTest {
     void arguments_lieAtTheirNaturalAlignment() {
         try (CudaContext context = new CudaContext(CudaDevice.of(0));
                 Arena arena = Arena.ofConfined()) {
-            CudaKernel kernel = new CudaKernel("any", 0, 1, 1, 0, null);
+            CudaKernel kernel = new CudaKernel("any", 0, 1, 1, 0, 1, null);
             MemorySegment struct = arena.allocate(20, 4);
             struct.setAtIndex(JAVA_INT, 4, 77);
             MemorySegment map = arena.allocate(TensorMap.BYTES, TensorMap.ALIGNMENT).fill((byte) 9);
@@ -77,12 +77,12 @@ final class CudaLaunchTest {
     void arguments_beyondTheBlock_areRefused() {
         try (CudaContext context = new CudaContext(CudaDevice.of(0));
                 Arena arena = Arena.ofConfined()) {
-            Launch launch = context.launch().of(new CudaKernel("any", 0, 1, 1, 0, null));
+            Launch launch = context.launch().of(new CudaKernel("any", 0, 1, 1, 0, 1, null));
             MemorySegment large = arena.allocate(4000, 8);
             launch.struct(large, 8);
             assertThatThrownBy(() -> launch.struct(large, 8))
                     .isInstanceOf(IndexOutOfBoundsException.class);
-            Launch many = context.launch().of(new CudaKernel("any", 0, 1, 1, 0, null));
+            Launch many = context.launch().of(new CudaKernel("any", 0, 1, 1, 0, 1, null));
             for (int i = 0; i < Launch.MAX_PARAMETERS; i++) {
                 many.int32(i);
             }
@@ -94,7 +94,7 @@ final class CudaLaunchTest {
     @Test
     void arguments_thatAreNotTheKernels_areRefused() {
         try (CudaContext context = new CudaContext(CudaDevice.of(0))) {
-            CudaKernel kernel = new CudaKernel("permute_copy", 0, 1, 1, 0, new int[] {8, 4});
+            CudaKernel kernel = new CudaKernel("permute_copy", 0, 1, 1, 0, 1, new int[] {8, 4});
             assertThatThrownBy(() -> context.launch().of(kernel).pointer(0).pointer(0))
                     .isInstanceOf(IllegalStateException.class)
                     .hasMessage(
@@ -171,7 +171,7 @@ final class CudaLaunchTest {
     @Test
     void emptyGrid_isNotLaunched() {
         try (CudaContext context = new CudaContext(CudaDevice.of(0))) {
-            CudaKernel kernel = new CudaKernel("no such kernel", 0, 1, 1, 0, null);
+            CudaKernel kernel = new CudaKernel("no such kernel", 0, 1, 1, 0, 1, null);
             context.launch().of(kernel).run(0);
             context.launch().of(kernel).run(3, 0);
             context.launch().of(kernel).runCluster(0, 1, 2, false);
@@ -181,7 +181,7 @@ final class CudaLaunchTest {
     @Test
     void gridBeyondInt_isRefused() {
         try (CudaContext context = new CudaContext(CudaDevice.of(0))) {
-            CudaKernel kernel = new CudaKernel("any", 0, 1, 1, 0, null);
+            CudaKernel kernel = new CudaKernel("any", 0, 1, 1, 0, 1, null);
             assertThatThrownBy(() -> context.launch().of(kernel).run(1L << 31))
                     .isInstanceOf(ArithmeticException.class);
         }

@@ -37,6 +37,7 @@ interface GateUpSwigluContract extends Contract {
         for (DType type : Cases.FLOATING) {
             Case c = new Case(9, 3, 2, 37, 21, Pattern.SKEWED);
             check(c, kind, DType.F32, type, DType.F32, true);
+            check(c, kind, type, type, type, true);
         }
     }
 
@@ -44,28 +45,33 @@ interface GateUpSwigluContract extends Contract {
     @Tag("broad")
     @Test
     default void gateUpSwiglu_doesNotDependOnBatch() {
-        Case c = new Case(40, 3, 2, 133, 37, Pattern.UNIFORM);
         for (DType type : Cases.FLOATING) {
-            try (Arena arena = Arena.ofConfined()) {
-                ExpertWeights raw = experts(arena, c, Kind.SWIGLU, type, true);
-                Routing routing = Cases.routing(arena, c);
-                Tensor x = Cases.normal(arena, DType.F32, 1, c.tokens(), c.hidden());
-                for (ExpertWeights experts : both(arena, raw)) {
-                    Tensor all = Tensor.allocate(arena, DType.F32, c.slots(), c.intermediate());
-                    run(backend(), x, routing, experts, false, all);
-                    for (int t = 0; t < c.tokens(); t++) {
-                        Routing alone = Routing.allocate(arena, 1, c.topK(), c.numExperts());
-                        alone.topkIds().data().copyFrom(routing.topkIds().row(t).data());
-                        Cases.sort(alone);
-                        Tensor own = Tensor.allocate(arena, DType.F32, c.topK(), c.intermediate());
-                        run(backend(), x.slice(t, 1), alone, experts, false, own);
-                        for (int k = 0; k < c.topK(); k++) {
-                            int row = alone.slotToRow().getInt(k);
-                            int among = routing.slotToRow().getInt((long) t * c.topK() + k);
-                            assertThat(own.row(row).data().mismatch(all.row(among).data()))
-                                    .as("%s, token %d", type, t)
-                                    .isEqualTo(-1);
-                        }
+            rowsAlone(DType.F32, type);
+            rowsAlone(type, type);
+        }
+    }
+
+    private void rowsAlone(DType xType, DType type) {
+        Case c = new Case(40, 3, 2, 133, 37, Pattern.UNIFORM);
+        try (Arena arena = Arena.ofConfined()) {
+            ExpertWeights raw = experts(arena, c, Kind.SWIGLU, type, true);
+            Routing routing = Cases.routing(arena, c);
+            Tensor x = Cases.normal(arena, xType, 1, c.tokens(), c.hidden());
+            for (ExpertWeights experts : both(arena, raw)) {
+                Tensor all = Tensor.allocate(arena, DType.F32, c.slots(), c.intermediate());
+                run(backend(), x, routing, experts, false, all);
+                for (int t = 0; t < c.tokens(); t++) {
+                    Routing alone = Routing.allocate(arena, 1, c.topK(), c.numExperts());
+                    alone.topkIds().data().copyFrom(routing.topkIds().row(t).data());
+                    Cases.sort(alone);
+                    Tensor own = Tensor.allocate(arena, DType.F32, c.topK(), c.intermediate());
+                    run(backend(), x.slice(t, 1), alone, experts, false, own);
+                    for (int k = 0; k < c.topK(); k++) {
+                        int row = alone.slotToRow().getInt(k);
+                        int among = routing.slotToRow().getInt((long) t * c.topK() + k);
+                        assertThat(own.row(row).data().mismatch(all.row(among).data()))
+                                .as("x %s, weight %s, token %d", xType, type, t)
+                                .isEqualTo(-1);
                     }
                 }
             }
@@ -142,7 +148,7 @@ interface GateUpSwigluContract extends Contract {
             boolean weighted,
             Tensor hidden) {
         try (Arena arena = Arena.ofConfined()) {
-            long elements = kernels.gateUpSwigluScratch(hidden.dim(0), experts);
+            long elements = kernels.gateUpSwigluScratch(x.dtype(), hidden.dim(0), experts);
             Tensor scratch = Poisoned.allocate(arena, DType.F32, elements).tensor();
             @Nullable Tensor weights = weighted ? routing.topkWeights() : null;
             kernels.gateUpSwiglu(x, routing, weights, experts, scratch, hidden);

@@ -259,7 +259,7 @@ record Invocation(String op, Map<String, Tensor> inputs, Map<String, Tensor> out
                             a.get("gateUpBias"),
                             null,
                             Activation.SWIGLU);
-            long elements = kernels.gateUpSwigluScratch(c.slots(), experts);
+            long elements = kernels.gateUpSwigluScratch(a.get("x").dtype(), c.slots(), experts);
             kernels.gateUpSwiglu(
                     a.get("x"),
                     routing(c, a),

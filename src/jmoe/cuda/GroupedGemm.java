@@ -1,0 +1,210 @@
+package jmoe.cuda;
+
+import jmoe.ops.Activation;
+import jmoe.ops.ExpertWeights;
+import jmoe.ops.Routing;
+import jmoe.tensor.DType;
+import jmoe.tensor.Tensor;
+
+import org.jspecify.annotations.Nullable;
+
+import java.util.EnumMap;
+import java.util.Map;
+
+/**
+ * The grouped product: on matrix units where x and weight have the same 16-bit type, otherwise by a
+ * kernel for every type. Which one it is does not depend on the batch.
+ */
+final class GroupedGemm {
+    /** System property: rows of a tile on matrix units, 16, 64 or 128, instead of the best. */
+    static final String TILE_PROPERTY = "jmoe.cuda.tile";
+
+    /** Sizes of tiles on matrix units. */
+    private enum Tile {
+        SMALL(16),
+        MEDIUM(64),
+        LARGE(128);
+
+        private final int rows;
+
+        Tile(int rows) {
+            this.rows = rows;
+        }
+
+        private String symbol(DType type) {
+            return "grouped_gemm_mma_" + (type == DType.BF16 ? "bf16_" : "f16_") + rows;
+        }
+    }
+
+    /** Columns of a tile on matrix units; gates and ups count both. */
+    private static final int TILE_COLUMNS = 128;
+
+    /** What kernels take for no activation. */
+    private static final int NO_ACTIVATION = -1;
+
+    private final CudaContext context;
+    private final CudaModule everyType;
+    private final CudaModule matrixUnits;
+    private final @Nullable Tile forcedTile;
+    private final Map<Tile, CudaKernel> bf16Kernels = new EnumMap<>(Tile.class);
+    private final Map<Tile, CudaKernel> f16Kernels = new EnumMap<>(Tile.class);
+
+    GroupedGemm(CudaContext context) {
+        this.context = context;
+        everyType = context.module("grouped_gemm");
+        matrixUnits = context.module("grouped_gemm_mma");
+        forcedTile = forcedTile(System.getProperty(TILE_PROPERTY));
+    }
+
+    private static @Nullable Tile forcedTile(@Nullable String rows) {
+        if (rows == null) {
+            return null;
+        }
+        for (Tile tile : Tile.values()) {
+            if (Integer.toString(tile.rows).equals(rows)) {
+                return tile;
+            }
+        }
+        throw new IllegalArgumentException(
+                TILE_PROPERTY + ": expected 16, 64 or 128 rows, got " + rows);
+    }
+
+    /** Whether these types are multiplied on matrix units. */
+    static boolean onMatrixUnits(DType x, DType weight) {
+        return x == weight && (x == DType.BF16 || x == DType.F16);
+    }
+
+    /**
+     * How the rows of a product come about and what becomes of the sums.
+     *
+     * @param rows how many there can be
+     * @param rowToSlot where they come from, or null if x has them in order
+     * @param slotWeights by slot, or null
+     * @param topK slots of a token
+     * @param activation of the sums, or null
+     */
+    private record Fusion(
+            int rows,
+            @Nullable Tensor rowToSlot,
+            @Nullable Tensor slotWeights,
+            int topK,
+            @Nullable Activation activation) {}
+
+    void queue(
+            Operands on,
+            Tensor x,
+            Tensor weight,
+            @Nullable Tensor bias,
+            Tensor expertOffsets,
+            Tensor y) {
+        int rows = CudaKernels.int32("rows", x.dim(0));
+        if (onMatrixUnits(x.dtype(), weight.dtype())) {
+            Fusion none = new Fusion(rows, null, null, 1, null);
+            multiply(on, x, weight, bias, expertOffsets, y, none);
+            return;
+        }
+        int groups = CudaKernels.int32("groups", weight.dim(0));
+        int outputs = CudaKernels.int32("outputs", weight.dim(1));
+        CudaKernel kernel = everyType.kernel(x.dtype(), weight.dtype());
+        // Every group may end within a tile.
+        long tiles = Math.min(rows, rows / kernel.itemsPerBlock() + (long) groups);
+        context.launch()
+                .of(kernel)
+                .pointer(on.in(x))
+                .pointer(on.in(weight))
+                .pointer(on.in(bias))
+                .pointer(on.in(expertOffsets))
+                .pointer(on.rowsOut(y))
+                .int32(rows)
+                .int32(groups)
+                .int32(outputs)
+                .int32(CudaKernels.int32("inputs", weight.dim(2)))
+                .int32(KernelCodes.of(y.dtype()))
+                .run(tiles, kernel.blocks(outputs));
+    }
+
+    /** The first half of every expert, if x and weights are for matrix units. */
+    void queueGateUpSwiglu(
+            Operands on,
+            Tensor x,
+            Routing routing,
+            @Nullable Tensor weights,
+            ExpertWeights experts,
+            Tensor hidden) {
+        Fusion fusion =
+                new Fusion(
+                        CudaKernels.int32("rows", hidden.dim(0)),
+                        routing.rowToSlot(),
+                        weights,
+                        routing.topK(),
+                        experts.activation());
+        Tensor offsets = routing.expertOffsets();
+        multiply(on, x, experts.gateUp(), experts.gateUpBias(), offsets, hidden, fusion);
+    }
+
+    private void multiply(
+            Operands on,
+            Tensor x,
+            Tensor weight,
+            @Nullable Tensor bias,
+            Tensor expertOffsets,
+            Tensor y,
+            Fusion fusion) {
+        int groups = CudaKernels.int32("groups", weight.dim(0));
+        int outputs = CudaKernels.int32("outputs", y.dim(1));
+        CudaKernel kernel = kernel(x.dtype(), tile(fusion.rows, groups));
+        Activation activation = fusion.activation;
+        context.launch()
+                .of(kernel)
+                .pointer(on.in(x))
+                .pointer(on.in(fusion.rowToSlot))
+                .pointer(on.in(fusion.slotWeights))
+                .pointer(on.in(weight))
+                .pointer(on.in(bias))
+                .pointer(on.in(expertOffsets))
+                .pointer(on.rowsOut(y))
+                .int32(fusion.rows)
+                .int32(groups)
+                .int32(outputs)
+                .int32(CudaKernels.int32("inputs", weight.dim(2)))
+                .int32(fusion.topK)
+                .int32(KernelCodes.of(y.dtype()))
+                .int32(activation == null ? NO_ACTIVATION : KernelCodes.of(activation.kind()))
+                .float32(activation == null ? 0 : activation.limit())
+                .run(blocks(kernel, fusion.rows, groups, weight.dim(1)));
+    }
+
+    /**
+     * Rows of a tile. Few rows per expert make the weights' way the limit, which small tiles leave
+     * more room in shared memory; many need large tiles to reuse what is in it. Experts are not
+     * equally loaded, so half of a tile's rows is where the next size begins.
+     */
+    private Tile tile(long rows, long groups) {
+        if (forcedTile != null) {
+            return forcedTile;
+        }
+        long perGroup = rows / Math.max(1, Math.min(rows, groups));
+        if (perGroup <= Tile.SMALL.rows / 2) {
+            return Tile.SMALL;
+        }
+        return perGroup <= Tile.LARGE.rows / 2 ? Tile.MEDIUM : Tile.LARGE;
+    }
+
+    private CudaKernel kernel(DType type, Tile tile) {
+        Map<Tile, CudaKernel> kernels = type == DType.BF16 ? bf16Kernels : f16Kernels;
+        CudaKernel kernel = kernels.get(tile);
+        if (kernel == null) {
+            kernel = matrixUnits.kernel(tile.symbol(type));
+            kernels.put(tile, kernel);
+        }
+        return kernel;
+    }
+
+    /** As many as run at once; fewer if there cannot be so many tiles. */
+    private long blocks(CudaKernel kernel, long rows, long groups, long columns) {
+        // Every group may end within a tile.
+        long rowTiles = Math.min(rows, rows / kernel.itemsPerBlock() + groups);
+        long tiles = rowTiles * Math.ceilDiv(columns, (long) TILE_COLUMNS);
+        return Math.min(tiles, kernel.residentBlocks());
+    }
+}

@@ -61,10 +61,11 @@ final class ForwardPass {
 
     /** Computes y; all tensors are where the backend computes. */
     void run(Tensor x, @Nullable Tensor tokenTypes, Tensor y) {
-        Tensor addend = sharedExpert(x);
+        Tensor input = narrow(x);
+        Tensor addend = sharedExpert(x, input);
         Tensor latentIn = weights.latentIn();
         if (latentIn == null) {
-            routedExperts(x, x, tokenTypes, addend, y, on.sum(tokens));
+            routedExperts(x, input, tokenTypes, addend, y, on.sum(tokens));
             return;
         }
         Tensor latent = on.latent(tokens);
@@ -77,15 +78,26 @@ final class ForwardPass {
         kernels.unpermute(projected, dense, null, Residual.of(addend), y);
     }
 
+    /** What experts read of x: in the type of rows, if that is narrower. Routers read all of it. */
+    private Tensor narrow(Tensor x) {
+        boolean latent = weights.latentIn() != null;
+        if (!on.narrows(x.dtype()) || (latent && weights.shared() == null)) {
+            return x;
+        }
+        Tensor narrow = on.narrow(tokens);
+        kernels.permute(x, dense, null, narrow);
+        return narrow;
+    }
+
     /** Output bias plus shared expert: what the routed experts are added to; null for nothing. */
-    private @Nullable Tensor sharedExpert(Tensor x) {
+    private @Nullable Tensor sharedExpert(Tensor x, Tensor input) {
         Tensor outputBias = weights.outputBias();
         ExpertWeights shared = weights.shared();
         if (shared == null) {
             return outputBias;
         }
         Tensor rows = on.sharedRows(tokens);
-        feedForward(x, shared, dense, null, rows);
+        feedForward(input, shared, dense, null, rows);
         Tensor gate = weights.sharedGate();
         if (gate != null) {
             Tensor gateLogits = on.sharedGateLogits(tokens);

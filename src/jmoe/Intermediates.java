@@ -35,6 +35,7 @@ final class Intermediates {
 
     private final Tensor[] logits;
     private final Tensor tokenTypes;
+    private final Tensor narrow;
     private final Tensor scratch;
     private final Tensor hidden;
     private final Tensor expertRows;
@@ -68,11 +69,12 @@ final class Intermediates {
             routings[type] = Routing.allocate(this::allocate, maxTokens, config.topK(), experts);
             logits[type] = allocate(DType.F32, maxTokens, config.routers().get(type).numLogits());
         }
+        narrow = allocate(rowType, rowType == DType.F32 ? 0 : maxTokens, config.hidden());
         long scratchElements = 0;
         long hiddenElements = 0;
         for (ExpertWeights bank : weights.experts()) {
             scratchElements =
-                    Math.max(scratchElements, kernels.gateUpSwigluScratch(DType.F32, slots, bank));
+                    Math.max(scratchElements, kernels.gateUpSwigluScratch(rowType, slots, bank));
             hiddenElements = Math.max(hiddenElements, slots * bank.intermediate());
         }
         ExpertWeights shared = weights.shared();
@@ -80,7 +82,7 @@ final class Intermediates {
             scratchElements =
                     Math.max(
                             scratchElements,
-                            kernels.gateUpSwigluScratch(DType.F32, maxTokens, shared));
+                            kernels.gateUpSwigluScratch(rowType, maxTokens, shared));
             hiddenElements = Math.max(hiddenElements, maxTokens * shared.intermediate());
         }
         scratch = allocate(DType.F32, scratchElements);
@@ -163,6 +165,15 @@ final class Intermediates {
     /** For the largest batch. */
     Tensor tokenTypes() {
         return tokenTypes;
+    }
+
+    /** Whether experts read x in a narrower type than it has. */
+    boolean narrows(DType x) {
+        return narrow.dtype() != DType.F32 && narrow.dtype() != x;
+    }
+
+    Tensor narrow(long tokens) {
+        return narrow.slice(0, tokens);
     }
 
     Tensor expertRows(long tokens) {

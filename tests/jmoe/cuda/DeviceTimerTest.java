@@ -71,6 +71,7 @@ final class DeviceTimerTest {
 
     @Test
     void timeOfOtherKernels_leavesTheFirstUsable() {
+        kernels.synchronise();
         try (CudaKernels others = new CudaKernels();
                 DeviceTimer othersTimer = new DeviceTimer(others, timer)) {
             othersTimer.time(set -> others.copy(from.get(set), to.get(set)), 2);

@@ -2,7 +2,7 @@
 //
 // Shapes    logits F32 [tokens, num_logits] (product keys: [2, tokens, num_keys]), selection_bias F32 [E] or null, token_types
 //           [tokens] or null, topkIds, topkWeights [tokens, topK], best_scores [tokens] or null: the best score of each token,
-//           which orders them where capacity goes by probability. Other token types get ids -1, weights 0, best score 0.
+//           which orders them where capacity goes by probability. Other and negative token types get ids -1, weights 0, best score 0.
 // Grid      ceil(tokens / items_per_block), a warp per token.
 // Numerics  order by logit is exact (product keys: by the sum in F64). Scores of all experts in F32, of the K selected ones
 //           and their weights in F64, rounded once. Sums in an order that depends on nothing but E.
@@ -468,7 +468,9 @@ extern "C" __global__ void __launch_bounds__(kThreads)
                    topk_weights + index * rule.top_k,
                    best_scores == nullptr ? nullptr : best_scores + index,
                    static_cast<int>(threadIdx.x % 32)};
-    if (rule.token_type != -1 && token_types[index] != rule.token_type) {
+    // A router of one type always has types. A negative type means that the token is absent.
+    int type = token_types == nullptr ? 0 : token_types[index];
+    if (type < 0 || (rule.token_type != -1 && type != rule.token_type)) {
         route_nowhere(token);
         return;
     }

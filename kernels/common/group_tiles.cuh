@@ -56,11 +56,11 @@ __device__ __forceinline__ long long scan_block(long long value, long long* warp
 }
 
 // Finds a tile of kRows rows by its number, looking at as many groups at a time as there are threads. column_tiles is how many
-// tiles lie beside each other. All threads call it. It begins with a barrier: shared memory of the tile before is free then.
+// tiles lie beside each other. All threads call it, with a barrier between two calls; unless the groups have come to an end, it
+// contains one itself, behind which nobody works on the tile before.
 template <int kThreads, int kRows>
 __device__ __forceinline__ Found find(long long number, Cursor& cursor, const int* expert_offsets, int rows, int groups,
                                       long long column_tiles, Scratch<kThreads>& scratch) {
-    __syncthreads();
     if (cursor.group >= groups) {
         return {0, 0, 0, -1};
     }

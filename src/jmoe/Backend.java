@@ -218,14 +218,12 @@ public enum Backend {
 
     /** Why this backend runs here, but only for those who ask for it by name. */
     private Optional<Unavailable> notChosen() {
-        if (this != CUDA) {
-            return Optional.empty();
-        }
-        String reason =
-                emulated()
-                        ? "its driver is an emulator, for tests"
-                        : "it still copies a layer's weights to the GPU in every pass";
-        return Optional.of(new Unavailable(reason, "it runs if asked for by name"));
+        return emulated()
+                ? Optional.of(
+                        new Unavailable(
+                                "its driver is an emulator, for tests",
+                                "it runs if asked for by name"))
+                : Optional.empty();
     }
 
     /**

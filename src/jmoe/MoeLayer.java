@@ -2,14 +2,9 @@ package jmoe;
 
 import jmoe.checkpoint.Checkpoint;
 import jmoe.checkpoint.LoadProgress;
-import jmoe.ops.ExpertWeights;
 import jmoe.ops.Kernels;
-import jmoe.ops.Kernels.Residual;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.MoeWeights;
-import jmoe.ops.RouterConfig;
-import jmoe.ops.RouterWeights;
-import jmoe.ops.Routing;
 import jmoe.tensor.Check;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
@@ -18,7 +13,6 @@ import org.jspecify.annotations.Nullable;
 
 import java.lang.foreign.Arena;
 import java.nio.file.Path;
-import java.util.List;
 import java.util.concurrent.atomic.AtomicInteger;
 
 /**
@@ -29,27 +23,16 @@ import java.util.concurrent.atomic.AtomicInteger;
  * number of threads may call {@link #forward}, each with its own {@link Workspace}.
  */
 public final class MoeLayer implements AutoCloseable {
-    /** A gated shared expert is a router with one expert: its weight is sigmoid(x g). */
-    private static final RouterConfig SHARED_GATE =
-            new RouterConfig(
-                    1,
-                    1,
-                    RouterConfig.Score.SIGMOID,
-                    new RouterConfig.Selection.TopK(),
-                    new RouterConfig.Normalisation.None(),
-                    1,
-                    false,
-                    null,
-                    RouterConfig.ALL_TOKENS);
-
     private final MoeConfig config;
     private final MoeWeights weights;
     private final Kernels kernels;
     private final Arena arena;
     private final boolean ownsKernels;
 
-    /** Passes that run now; {@link #CLOSED} once the layer is closed. */
+    /** Passes that run now or are captured; {@link #CLOSED} once the layer is closed. */
     private final AtomicInteger passes = new AtomicInteger();
+
+    private final AtomicInteger captures = new AtomicInteger();
 
     private static final int CLOSED = -1;
 
@@ -184,17 +167,104 @@ public final class MoeLayer implements AutoCloseable {
     }
 
     /**
-     * Allocates the memory of a forward pass.
+     * Allocates the memory of a forward pass; rows between its operations are F32.
      *
      * @param maxTokens largest batch
      * @return a workspace for this layer only; close it when done
      */
     public Workspace workspace(long maxTokens) {
-        return Workspace.allocate(config, weights, kernels, maxTokens);
+        return workspace(maxTokens, DType.F32);
+    }
+
+    /**
+     * Allocates the memory of a forward pass.
+     *
+     * @param maxTokens largest batch
+     * @param rowType F32, F16 or BF16: in which type experts read x and what they compute is kept
+     *     between the operations, one rounding each; logits, weights and sums over experts stay
+     *     F32. A GPU multiplies on tensor cores if this is the type of the weights
+     * @return a workspace for this layer only; close it when done
+     */
+    public Workspace workspace(long maxTokens, DType rowType) {
+        return Workspace.allocate(config, weights, kernels, maxTokens, rowType);
+    }
+
+    /**
+     * Memory that {@link #workspace(long)} would take.
+     *
+     * @param maxTokens largest batch
+     * @return bytes, where the backend computes
+     */
+    public long workspaceBytes(long maxTokens) {
+        return workspaceBytes(maxTokens, DType.F32);
+    }
+
+    /**
+     * Memory that {@link #workspace(long, DType)} would take.
+     *
+     * @param maxTokens largest batch
+     * @param rowType as there
+     * @return bytes, where the backend computes
+     */
+    public long workspaceBytes(long maxTokens, DType rowType) {
+        return Workspace.numBytes(config, weights, kernels, maxTokens, rowType);
+    }
+
+    /**
+     * Captures the forward pass for input, output and rows of F32.
+     *
+     * @param maxTokens largest batch
+     * @return the captured pass with memory of its own; close it before the layer
+     */
+    public CapturedLayer capture(long maxTokens) {
+        return capture(maxTokens, DType.F32, DType.F32);
+    }
+
+    /**
+     * Captures the forward pass, to replay it for changing inputs and numbers of tokens.
+     *
+     * @param maxTokens largest batch
+     * @param type F32, F16 or BF16, of input and output
+     * @param rowType as in {@link #workspace(long, DType)}
+     * @return the captured pass with memory of its own; close it before the layer
+     */
+    public CapturedLayer capture(long maxTokens, DType type, DType rowType) {
+        if (type != DType.F32 && type != DType.F16 && type != DType.BF16) {
+            throw new IllegalArgumentException("type: expected F32, F16 or BF16, got " + type);
+        }
+        begin();
+        captures.incrementAndGet();
+        boolean complete = false;
+        try {
+            CapturedLayer captured = new CapturedLayer(this, kernels, maxTokens, type, rowType);
+            complete = true;
+            return captured;
+        } finally {
+            if (!complete) {
+                release();
+            }
+        }
+    }
+
+    /** A captured pass is closed. */
+    void release() {
+        captures.decrementAndGet();
+        passes.decrementAndGet();
+    }
+
+    private void begin() {
+        if (passes.getAndUpdate(running -> running == CLOSED ? CLOSED : running + 1) == CLOSED) {
+            throw new IllegalStateException("layer: closed; load it again");
+        }
     }
 
     /**
      * Computes the layer: {@code y = shared(x) + sum_k weight_k expert_k(x)}.
+     *
+     * <p>Where the backend has a device, x and y may be on it or on the host, each independently.
+     * With both on the device the pass is queued and the call returns at once; what goes wrong on
+     * the device is thrown by a later call. Otherwise x is copied there, and y is complete on
+     * return.
      *
      * @param x in, F32, F16 or BF16 [tokens, hidden]
      * @param y out, F32, F16 or BF16 [tokens, hidden], rounded once
@@ -205,18 +275,20 @@ public final class MoeLayer implements AutoCloseable {
     }
 
     /**
-     * Computes the layer for a model that separates token types.
+     * Computes the layer for a model that separates token types, or for a batch of which some
+     * tokens are absent. A token that is absent is routed nowhere: its output is that of the shared
+     * expert and the output bias, its input does not reach the others'.
      *
      * @param x in, F32, F16 or BF16 [tokens, hidden]
-     * @param tokenTypes in, I32 [tokens], 0 to numTokenTypes - 1; null if the layer has one type
+     * @param tokenTypes in, I32 [tokens], 0 to numTokenTypes - 1, negative for a token that is
+     *     absent; on the host or the device, and checked on the host only; null if the layer has
+     *     one type and all tokens are there
      * @param y out, F32, F16 or BF16 [tokens, hidden], rounded once
      * @param workspace of this layer, with room for the tokens
      */
     public void forward(Tensor x, @Nullable Tensor tokenTypes, Tensor y, Workspace workspace) {
         checkArguments(x, tokenTypes, y);
-        if (passes.getAndUpdate(running -> running == CLOSED ? CLOSED : running + 1) == CLOSED) {
-            throw new IllegalStateException("layer: closed; load it again");
-        }
+        begin();
         try {
             workspace.begin(config, x.dim(0));
             try {
@@ -249,26 +321,28 @@ public final class MoeLayer implements AutoCloseable {
 
     private void checkTokenTypes(@Nullable Tensor tokenTypes, long tokens) {
         int types = config.numTokenTypes();
-        if ((types > 1) != (tokenTypes != null)) {
-            throw new IllegalArgumentException(
-                    "tokenTypes: expected "
-                            + (types > 1 ? "I32 [tokens=" + tokens + "]" : "none")
-                            + " for a layer with "
-                            + types
-                            + (types > 1 ? " token types, got none" : " token type, got some"));
-        }
         if (tokenTypes == null) {
+            if (types > 1) {
+                throw new IllegalArgumentException(
+                        "tokenTypes: expected I32 [tokens="
+                                + tokens
+                                + "] for a layer with "
+                                + types
+                                + " token types, got none");
+            }
             return;
         }
         Check.vector("tokenTypes", tokenTypes, DType.I32, "tokens", tokens);
-        Check.host("tokenTypes", tokenTypes);
+        if (tokenTypes.isDevice()) {
+            return;
+        }
         for (long token = 0; token < tokens; token++) {
             int type = tokenTypes.getInt(token);
-            if (type < 0 || type >= types) {
+            if (type >= types) {
                 throw new IllegalArgumentException(
-                        "tokenTypes: expected 0 to "
+                        "tokenTypes: expected at most "
                                 + (types - 1)
-                                + ", got "
+                                + " (negative for an absent token), got "
                                 + type
                                 + " at token "
                                 + token);
@@ -276,129 +350,39 @@ public final class MoeLayer implements AutoCloseable {
         }
     }
 
-    private void run(Tensor x, @Nullable Tensor tokenTypes, Tensor y, Workspace ws) {
-        makeDense(ws);
-        Tensor addend = sharedExpert(x, ws);
-        Tensor latentIn = weights.latentIn();
-        if (latentIn == null) {
-            routedExperts(x, x, tokenTypes, addend, y, ws.sum(), ws);
-        } else {
-            Tensor offsets = ws.dense().expertOffsets();
-            kernels.groupedGemm(x, latentIn, null, offsets, ws.latent());
-            routedExperts(x, ws.latent(), tokenTypes, null, ws.latentSum(), ws.latentSum(), ws);
-            Tensor back = weights.latentOut();
-            kernels.groupedGemm(ws.latentSum(), back, null, offsets, ws.projected());
-            kernels.unpermute(ws.projected(), ws.dense(), null, Residual.of(addend), y);
+    private void run(Tensor x, @Nullable Tensor tokenTypes, Tensor y, Workspace workspace) {
+        Tensor input = workspace.input(x);
+        Tensor output = workspace.output(y);
+        Tensor types = workspace.tokenTypes(tokenTypes);
+        Intermediates on = workspace.intermediates();
+        new ForwardPass(config, weights, kernels, on, on.dense(x.dim(0))).run(input, types, output);
+        if (!output.equals(y)) {
+            kernels.copy(output, y);
         }
-        if (tokenTypes != null) {
-            ws.merge(tokenTypes);
-        }
-    }
-
-    /** Every token in its own row of expert 0, for the products that are not routed. */
-    private void makeDense(Workspace ws) {
-        Routing dense = ws.dense();
-        dense.topkIds().data().fill((byte) 0);
-        kernels.sortByExpert(dense);
-    }
-
-    /** Output bias plus shared expert: what the routed experts are added to; null for nothing. */
-    private @Nullable Tensor sharedExpert(Tensor x, Workspace ws) {
-        Tensor outputBias = weights.outputBias();
-        ExpertWeights shared = weights.shared();
-        if (shared == null) {
-            return outputBias;
-        }
-        Routing dense = ws.dense();
-        feedForward(x, shared, dense, null, ws.sharedRows(), ws);
-        Tensor gate = weights.sharedGate();
-        if (gate != null) {
-            Tensor gateLogits = ws.sharedGateLogits();
-            kernels.groupedGemm(x, gate, null, dense.expertOffsets(), gateLogits);
-            kernels.route(gateLogits, SHARED_GATE, null, null, dense);
-        }
-        if (gate == null && outputBias == null) {
-            return ws.sharedRows();
-        }
-        Tensor gateWeights = gate == null ? null : dense.topkWeights();
-        kernels.unpermute(ws.sharedRows(), dense, gateWeights, Residual.of(outputBias), ws.sum());
-        return ws.sum();
-    }
-
-    /**
-     * Routes by {@code x}, computes on {@code input}; each token type adds its tokens to the sum.
-     */
-    private void routedExperts(
-            Tensor x,
-            Tensor input,
-            @Nullable Tensor tokenTypes,
-            @Nullable Tensor addend,
-            Tensor y,
-            Tensor sum,
-            Workspace ws) {
-        List<RouterConfig> routers = config.routers();
-        Tensor base = addend;
-        for (int type = 0; type < routers.size(); type++) {
-            RouterConfig router = routers.get(type);
-            RouterWeights routerWeights = weights.routers().get(type);
-            ExpertWeights experts = weights.experts().get(type);
-            Routing routing = ws.routing(type);
-            Tensor logits = ws.logits(type);
-            kernels.groupedGemm(
-                    x,
-                    routerWeights.weight(),
-                    routerWeights.bias(),
-                    ws.dense().expertOffsets(),
-                    logits);
-            kernels.route(logits, router, routerWeights.selectionBias(), tokenTypes, routing);
-            kernels.sortByExpert(routing);
-            Tensor inputWeights = router.weightOnInput() ? routing.topkWeights() : null;
-            Tensor outputWeights = router.weightOnInput() ? null : routing.topkWeights();
-            feedForward(input, experts, routing, inputWeights, ws.expertRows(), ws);
-            boolean last = type == routers.size() - 1;
-            Tensor identity = config.numIdentityExperts() > 0 ? input : null;
-            Residual residual =
-                    new Residual(base, identity, config.numExperts(), config.outputFactor());
-            kernels.unpermute(ws.expertRows(), routing, outputWeights, residual, last ? y : sum);
-            base = sum;
-        }
-    }
-
-    private void feedForward(
-            Tensor x,
-            ExpertWeights experts,
-            Routing routing,
-            @Nullable Tensor inputWeights,
-            Tensor y,
-            Workspace ws) {
-        Tensor hidden = ws.hidden(y.dim(0), experts.intermediate());
-        Tensor scratch = ws.scratch(kernels.gateUpSwigluScratch(x.dtype(), y.dim(0), experts));
-        kernels.gateUpSwiglu(x, routing, inputWeights, experts, scratch, hidden);
-        // Rows of identity experts come last and have no weights: the offsets end before them.
-        Tensor offsets = routing.expertOffsets().slice(0, experts.numExperts() + 1L);
-        kernels.groupedGemm(hidden, experts.down(), experts.downBias(), offsets, y);
     }
 
     /**
      * Frees the layer's memory, and stops the backend if the layer started it; safe to call twice.
      *
-     * @throws IllegalStateException during a forward pass
+     * @throws IllegalStateException during a forward pass, or before a captured layer is closed
      */
     @Override
     public void close() {
         if (!passes.compareAndSet(0, CLOSED)) {
             if (passes.get() > 0) {
                 throw new IllegalStateException(
-                        "layer: in use by a forward pass; close it afterwards");
+                        captures.get() > 0
+                                ? "layer: in use by a captured layer; close that first"
+                                : "layer: in use by a forward pass; close it afterwards");
             }
             return;
         }
         try {
+            arena.close();
+        } finally {
             if (ownsKernels) {
                 kernels.close();
             }
-        } finally {
-            arena.close();
         }
     }
 }

@@ -1,69 +1,66 @@
 package jmoe;
 
-import jmoe.ops.ExpertWeights;
 import jmoe.ops.Kernels;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.MoeWeights;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Selection;
-import jmoe.ops.Routing;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
+import org.jspecify.annotations.Nullable;
+
 import java.lang.foreign.Arena;
-import java.lang.foreign.MemorySegment;
+import java.util.EnumMap;
+import java.util.Map;
 import java.util.concurrent.atomic.AtomicBoolean;
 
 /**
- * All memory that a forward pass needs besides its input and output, allocated once. After a pass
- * it holds what the router decided. One pass at a time uses a workspace; several threads need one
- * each.
+ * All memory that a forward pass needs besides its input and output, allocated once, where the
+ * backend computes. After a pass it holds what the router decided. One pass at a time uses a
+ * workspace; several threads need one each.
+ *
+ * <p>Two things come later, if they are asked for: on a device, places for inputs and outputs that
+ * are on the host; and what {@link #routerLogits}, {@link #topkIds}, {@link #topkWeights} and
+ * {@link #tokensPerExpert} copy to the host or bring together from several token types.
  */
 public final class Workspace implements AutoCloseable {
     private final Arena arena;
     private final AtomicBoolean busy = new AtomicBoolean();
     private final MoeConfig config;
+    private final Kernels kernels;
     private final long maxTokens;
-    private long allocatedBytes;
+    private final Intermediates intermediates;
+    private final HostResults results;
 
-    /** Every token is row {@code token} of one expert: how dense layers look to the operations. */
-    final Routing dense;
+    /** For inputs and outputs on the host, by their type. */
+    private final Map<DType, Tensor> inputs = new EnumMap<>(DType.class);
 
-    /** One routing per token type. */
-    final Routing[] routings;
-
-    private final Tensor[] logits;
-    private final Tensor mergedIds;
-    private final Tensor mergedWeights;
-    private final Tensor mergedLogits;
-    private final Tensor tokensPerExpert;
-
-    private final Tensor scratch;
-    private final Tensor hidden;
-    private final Tensor expertRows;
-    private final Tensor sharedRows;
-    private final Tensor sharedGateLogits;
-    private final Tensor sum;
-    private final Tensor latent;
-    private final Tensor latentSum;
-    private final Tensor projected;
+    private final Map<DType, Tensor> outputs = new EnumMap<>(DType.class);
+    private long placeBytes;
     private long tokens;
 
     /** Frees what it had allocated if the memory does not suffice. */
     static Workspace allocate(
-            MoeConfig config, MoeWeights weights, Kernels kernels, long maxTokens) {
+            MoeConfig config, MoeWeights weights, Kernels kernels, long maxTokens, DType rowType) {
+        check(config, maxTokens, rowType);
         Arena arena = Arena.ofShared();
         try {
-            return new Workspace(arena, config, weights, kernels, maxTokens);
+            return new Workspace(arena, config, weights, kernels, maxTokens, rowType);
         } catch (RuntimeException | Error e) {
             arena.close();
             throw e;
         }
     }
 
-    private Workspace(
-            Arena arena, MoeConfig config, MoeWeights weights, Kernels kernels, long maxTokens) {
-        this.arena = arena;
+    /** What {@link #numBytes} of a new workspace would say. */
+    static long numBytes(
+            MoeConfig config, MoeWeights weights, Kernels kernels, long maxTokens, DType rowType) {
+        check(config, maxTokens, rowType);
+        return Intermediates.numBytes(config, weights, kernels, maxTokens, rowType);
+    }
+
+    private static void check(MoeConfig config, long maxTokens, DType rowType) {
         if (maxTokens < 0 || maxTokens > Integer.MAX_VALUE / config.topK()) {
             throw new IllegalArgumentException(
                     "maxTokens: expected 0 to "
@@ -71,64 +68,38 @@ public final class Workspace implements AutoCloseable {
                             + ", got "
                             + maxTokens);
         }
-        this.config = config;
-        this.maxTokens = maxTokens;
-        int types = config.numTokenTypes();
-        int experts = config.numExperts() + config.numIdentityExperts();
-        long slots = maxTokens * config.topK();
-        dense = Routing.allocate(arena, maxTokens, 1, 1);
-        routings = new Routing[types];
-        logits = new Tensor[types];
-        for (int type = 0; type < types; type++) {
-            routings[type] = Routing.allocate(arena, maxTokens, config.topK(), experts);
-            logits[type] = allocate(DType.F32, maxTokens, config.routers().get(type).numLogits());
+        if (rowType != DType.F32 && rowType != DType.F16 && rowType != DType.BF16) {
+            throw new IllegalArgumentException(
+                    "rowType: expected F32, F16 or BF16, got " + rowType);
         }
-        boolean merge = types > 1;
-        mergedIds = merge ? allocate(DType.I32, maxTokens, config.topK()) : routings[0].topkIds();
-        mergedWeights =
-                merge ? allocate(DType.F32, maxTokens, config.topK()) : routings[0].topkWeights();
-        mergedLogits = merge ? allocate(DType.F32, maxTokens, experts) : logits[0];
-        tokensPerExpert =
-                merge ? allocate(DType.I32, (long) types * experts) : routings[0].tokensPerExpert();
-
-        long scratchElements = 0;
-        long hiddenElements = 0;
-        for (ExpertWeights bank : weights.experts()) {
-            scratchElements =
-                    Math.max(scratchElements, kernels.gateUpSwigluScratch(DType.F32, slots, bank));
-            hiddenElements = Math.max(hiddenElements, slots * bank.intermediate());
-        }
-        ExpertWeights shared = weights.shared();
-        if (shared != null) {
-            scratchElements =
-                    Math.max(
-                            scratchElements,
-                            kernels.gateUpSwigluScratch(DType.F32, maxTokens, shared));
-            hiddenElements = Math.max(hiddenElements, maxTokens * shared.intermediate());
-        }
-        scratch = allocate(DType.F32, scratchElements);
-        hidden = allocate(DType.F32, hiddenElements);
-        expertRows = allocate(DType.F32, slots, config.expertHidden());
-        sharedRows = allocate(DType.F32, shared == null ? 0 : maxTokens, config.hidden());
-        sharedGateLogits = allocate(DType.F32, config.sharedGated() ? maxTokens : 0, 1);
-        sum = allocate(DType.F32, maxTokens, config.hidden());
-        long latentTokens = weights.latentIn() == null ? 0 : maxTokens;
-        latent = allocate(DType.F32, latentTokens, config.expertHidden());
-        latentSum = allocate(DType.F32, latentTokens, config.expertHidden());
-        projected = allocate(DType.F32, latentTokens, config.hidden());
     }
 
-    private Tensor allocate(DType dtype, long... shape) {
-        Tensor tensor = Tensor.allocate(arena, dtype, shape);
-        allocatedBytes += tensor.numBytes();
-        return tensor;
+    private Workspace(
+            Arena arena,
+            MoeConfig config,
+            MoeWeights weights,
+            Kernels kernels,
+            long maxTokens,
+            DType rowType) {
+        this.arena = arena;
+        this.config = config;
+        this.kernels = kernels;
+        this.maxTokens = maxTokens;
+        intermediates =
+                new Intermediates(
+                        config,
+                        weights,
+                        kernels,
+                        maxTokens,
+                        rowType,
+                        (dtype, shape) -> kernels.allocate(arena, dtype, shape));
+        intermediates.writeDense(kernels);
+        results = new HostResults(config, kernels, intermediates, arena);
     }
 
     /** Marks the start of a pass. */
     void begin(MoeConfig forConfig, long numTokens) {
-        if (!arena.scope().isAlive()) {
-            throw new IllegalStateException("workspace: closed; ask the layer for a new one");
-        }
+        requireOpen();
         if (!forConfig.equals(config)) {
             throw new IllegalArgumentException(
                     "workspace: expected one of this layer, got one made for another layer");
@@ -146,88 +117,69 @@ public final class Workspace implements AutoCloseable {
                     "workspace: in use by another forward pass; give each thread its own");
         }
         tokens = numTokens;
+        results.forget();
+    }
+
+    private void requireOpen() {
+        if (!arena.scope().isAlive()) {
+            throw new IllegalStateException("workspace: closed; ask the layer for a new one");
+        }
     }
 
     void end() {
         busy.set(false);
     }
 
-    Routing dense() {
-        return dense.first(tokens);
+    Intermediates intermediates() {
+        return intermediates;
     }
 
-    Routing routing(int type) {
-        return routings[type].first(tokens);
-    }
-
-    Tensor logits(int type) {
-        return logits[type].slice(0, tokens);
-    }
-
-    Tensor expertRows() {
-        return expertRows.slice(0, tokens * config.topK());
-    }
-
-    Tensor scratch(long elements) {
-        return scratch.slice(0, elements);
-    }
-
-    Tensor hidden(long numRows, long columns) {
-        return hidden.slice(0, numRows * columns).reshape(numRows, columns);
-    }
-
-    Tensor sharedRows() {
-        return sharedRows.slice(0, tokens);
-    }
-
-    Tensor sharedGateLogits() {
-        return sharedGateLogits.slice(0, tokens);
-    }
-
-    Tensor sum() {
-        return sum.slice(0, tokens);
-    }
-
-    Tensor latent() {
-        return latent.slice(0, tokens);
-    }
-
-    Tensor latentSum() {
-        return latentSum.slice(0, tokens);
-    }
-
-    Tensor projected() {
-        return projected.slice(0, tokens);
-    }
-
-    /** Brings the decisions of several routers together: each token's own. */
-    void merge(Tensor tokenTypes) {
-        for (long token = 0; token < tokens; token++) {
-            int type = tokenTypes.getInt(token);
-            copyRow(routings[type].topkIds(), mergedIds, token);
-            copyRow(routings[type].topkWeights(), mergedWeights, token);
-            copyRow(logits[type], mergedLogits, token);
+    /** The input where the backend computes: itself, or a copy. */
+    Tensor input(Tensor x) {
+        if (x.isDevice() || !intermediates.onDevice()) {
+            return x;
         }
-        long countBytes = routings[0].tokensPerExpert().numBytes();
-        for (int type = 0; type < routings.length; type++) {
-            MemorySegment counts = routings[type].tokensPerExpert().data();
-            MemorySegment.copy(counts, 0, tokensPerExpert.data(), type * countBytes, countBytes);
-        }
+        Tensor copy = place(inputs, x).slice(0, tokens);
+        kernels.copy(x, copy);
+        return copy;
     }
 
-    private static void copyRow(Tensor from, Tensor to, long row) {
-        long rowBytes = from.dtype().numBytes(from.dim(1));
-        MemorySegment.copy(from.data(), row * rowBytes, to.data(), row * rowBytes, rowBytes);
+    /** Where the backend writes the output: itself, or what has to be copied to it. */
+    Tensor output(Tensor y) {
+        boolean there = y.isDevice() || !intermediates.onDevice();
+        return there ? y : place(outputs, y).slice(0, tokens);
+    }
+
+    private Tensor place(Map<DType, Tensor> places, Tensor like) {
+        Tensor place = places.get(like.dtype());
+        if (place == null) {
+            place = kernels.allocate(arena, like.dtype(), maxTokens, config.hidden());
+            places.put(like.dtype(), place);
+            placeBytes += place.numBytes();
+        }
+        return place;
+    }
+
+    /** The types in memory of this workspace, which outlives the pass; null if there are none. */
+    @Nullable Tensor tokenTypes(@Nullable Tensor types) {
+        if (types == null) {
+            return null;
+        }
+        Tensor copy = intermediates.tokenTypes().slice(0, tokens);
+        kernels.copy(types, copy);
+        return copy;
     }
 
     /**
-     * Logits of the last pass.
+     * Logits of the last pass, in host memory. If they are on a device, the first call after a pass
+     * waits for it and copies them.
      *
-     * @return F32 [tokens, numLogits]; [2, tokens, numKeys] with product keys; a view that the next
-     *     pass overwrites
+     * @return F32 [tokens, numLogits]; [2, tokens, numKeys] with product keys; a view that is valid
+     *     until the next pass
      */
     public Tensor routerLogits() {
-        Tensor last = mergedLogits.slice(0, tokens);
+        requireOpen();
+        Tensor last = results.logits(tokens);
         RouterConfig router = config.routers().getFirst();
         return router.selection() instanceof Selection.ProductKeys keys
                 ? last.reshape(2, tokens, keys.numKeys())
@@ -235,32 +187,38 @@ public final class Workspace implements AutoCloseable {
     }
 
     /**
-     * Experts of the last pass.
+     * Experts of the last pass, in host memory. If they are on a device, the first call after a
+     * pass waits for it and copies them.
      *
-     * @return I32 [tokens, topK], numbered within the token's type; a view that the next pass
-     *     overwrites
+     * @return I32 [tokens, topK], numbered within the token's type, -1 for a token that is absent;
+     *     a view that is valid until the next pass
      */
     public Tensor topkIds() {
-        return mergedIds.slice(0, tokens);
+        requireOpen();
+        return results.topkIds(tokens);
     }
 
     /**
-     * Weights of the last pass.
+     * Weights of the last pass, in host memory. If they are on a device, the first call after a
+     * pass waits for it and copies them.
      *
-     * @return F32 [tokens, topK]; a view that the next pass overwrites
+     * @return F32 [tokens, topK]; a view that is valid until the next pass
      */
     public Tensor topkWeights() {
-        return mergedWeights.slice(0, tokens);
+        requireOpen();
+        return results.topkWeights(tokens);
     }
 
     /**
-     * Load of the last pass.
+     * Load of the last pass, in host memory. If it is on a device, the first call after a pass
+     * waits for it and copies it.
      *
-     * @return I32 [numTokenTypes * (numExperts + numIdentityExperts)]; a view that the next pass
-     *     overwrites
+     * @return I32 [numTokenTypes * (numExperts + numIdentityExperts)]; a view that is valid until
+     *     the next pass
      */
     public Tensor tokensPerExpert() {
-        return tokensPerExpert;
+        requireOpen();
+        return results.tokensPerExpert();
     }
 
     /**
@@ -282,12 +240,12 @@ public final class Workspace implements AutoCloseable {
     }
 
     /**
-     * Memory held.
+     * Memory held, on the device and on the host.
      *
-     * @return bytes, without the index maps
+     * @return bytes; of a new workspace what {@link MoeLayer#workspaceBytes} says
      */
     public long numBytes() {
-        return allocatedBytes;
+        return intermediates.numBytes() + placeBytes + results.numBytes();
     }
 
     /**

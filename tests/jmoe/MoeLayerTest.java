@@ -306,9 +306,11 @@ final class MoeLayerTest {
             assertThatThrownBy(() -> layer.forward(x, y.reshape(4, 44), other.workspace(4)))
                     .hasMessageContaining("made for another layer");
             Tensor types = Tensor.allocate(arena, DType.I32, 4);
+            types.setInt(3, 1);
             assertThatThrownBy(() -> layer.forward(x, types, y, workspace))
                     .hasMessage(
-                            "tokenTypes: expected none for a layer with 1 token type, got some");
+                            "tokenTypes: expected at most 0 (negative for an absent token), got 1"
+                                    + " at token 3");
         }
     }
 
@@ -324,7 +326,9 @@ final class MoeLayerTest {
             Tensor types = Tensor.allocate(arena, DType.I32, 2);
             types.setInt(1, 2);
             assertThatThrownBy(() -> layer.forward(x, types, y, workspace))
-                    .hasMessage("tokenTypes: expected 0 to 1, got 2 at token 1");
+                    .hasMessage(
+                            "tokenTypes: expected at most 1 (negative for an absent token), got 2"
+                                    + " at token 1");
         }
     }
 

@@ -305,7 +305,7 @@ std::string run(const Case& c) {
     }
     std::vector<int> types(c.num_types == 0 ? 0 : c.tokens);
     for (size_t token = 0; token < types.size(); token++) {
-        types[token] = static_cast<int>(token) % c.num_types;
+        types[token] = c.num_types < 0 ? -static_cast<int>(token) % 2 : static_cast<int>(token) % c.num_types;
     }
     size_t slots = static_cast<size_t>(c.tokens) * rule.top_k;
     Array<float> logits(values);
@@ -325,7 +325,7 @@ std::string run(const Case& c) {
     int decided = 0;
     for (int token = 0; why.empty() && token < c.tokens; token++) {
         Routed want;
-        if (types.empty() || types[token] == rule.token_type) {
+        if (types.empty() || (types[token] >= 0 && (rule.token_type == -1 || types[token] == rule.token_type))) {
             want = define(rule, logits_of_token(rule, values, token, c.tokens), bias);
         } else {
             want.ids.assign(rule.top_k, -1);
@@ -382,6 +382,7 @@ void check_rules() {
                 check_route({rule, 5, kNormal, 0.3, 0});
                 rule.normalise_later = 1;
                 check_route({rule, 5, kNormal, -1, 0});
+                check_route({rule, 9, kNormal, -1, -1});
                 rule.token_type = 1;
                 check_route({rule, 9, kNormal, -1, 3});
             }

@@ -77,9 +77,11 @@ check stage_filled_while_it_is_read grouped_gemm_mma.cu kernels_grouped_gemm_mma
 check sums_over_a_stage_that_is_read grouped_gemm_mma.cu kernels_grouped_gemm_mma \
     '__syncthreads();
     float* shared' 'float* shared'
-check next_tile_over_the_sums common/group_tiles.cuh kernels_grouped_gemm_mma \
+check tile_taken_before_it_is_found common/group_tiles.cuh kernels_grouped_gemm_mma \
     '__syncthreads();
-    if (cursor.group >= groups)' 'if (cursor.group >= groups)'
+    }
+    return' '}
+    return'
 check inputs_behind_the_row grouped_gemm_mma.cu kernels_grouped_gemm_mma \
     'row >= 0 && input < inputs' 'row >= 0'
 check rows_of_the_next_group grouped_gemm_mma.cu kernels_grouped_gemm_mma \

@@ -15,9 +15,9 @@ import java.util.EnumMap;
 import java.util.Map;
 
 /**
- * Another backend with a clock around each operation. Bytes are those that an operation must touch
- * once: inputs, outputs and the weights of experts that have rows. Counting happens outside the
- * measured time.
+ * Another backend with a clock around each operation, which is waited for. Bytes are those that an
+ * operation must touch once: inputs, outputs and the weights of experts that have rows. Counting
+ * happens outside the measured time.
  *
  * <p>One pass at a time: the figures of concurrent passes would mix.
  */
@@ -105,6 +105,7 @@ final class TimedKernels implements Kernels {
             Routing routing) {
         long start = System.nanoTime();
         kernels.route(logits, config, selectionBias, tokenTypes, routing);
+        kernels.synchronise();
         long stop = System.nanoTime();
         long touched =
                 logits.numBytes()
@@ -119,12 +120,13 @@ final class TimedKernels implements Kernels {
     public void sortByExpert(Routing routing) {
         long start = System.nanoTime();
         kernels.sortByExpert(routing);
+        kernels.synchronise();
         long stop = System.nanoTime();
         long touched =
                 routing.topkIds().numBytes()
                         + routing.tokensPerExpert().numBytes()
                         + routing.expertOffsets().numBytes()
-                        + rows(routing.expertOffsets()) * Integer.BYTES
+                        + rows(onHost(routing.expertOffsets())) * Integer.BYTES
                         + routing.slotToRow().numBytes();
         add(Stage.SORT, start, stop, touched, 0);
     }
@@ -133,8 +135,9 @@ final class TimedKernels implements Kernels {
     public void permute(Tensor x, Routing routing, @Nullable Tensor weights, Tensor rows) {
         long start = System.nanoTime();
         kernels.permute(x, routing, weights, rows);
+        kernels.synchronise();
         long stop = System.nanoTime();
-        long numRows = rows(routing.expertOffsets());
+        long numRows = rows(onHost(routing.expertOffsets()));
         long elements = numRows * x.dim(1);
         long touched =
                 x.dtype().numBytes(elements)
@@ -149,11 +152,13 @@ final class TimedKernels implements Kernels {
             Tensor x, Tensor weight, @Nullable Tensor bias, Tensor expertOffsets, Tensor y) {
         long start = System.nanoTime();
         kernels.groupedGemm(x, weight, bias, expertOffsets, y);
+        kernels.synchronise();
         long stop = System.nanoTime();
         long outputs = weight.dim(1);
         long inputs = weight.dim(2);
-        long rows = rows(expertOffsets);
-        long groups = groupsWithRows(expertOffsets, weight);
+        Tensor offsets = onHost(expertOffsets);
+        long rows = rows(offsets);
+        long groups = groupsWithRows(offsets, weight);
         long touched =
                 x.dtype().numBytes(rows * inputs)
                         + y.dtype().numBytes(rows * outputs)
@@ -161,6 +166,26 @@ final class TimedKernels implements Kernels {
                         + (bias == null ? 0 : bias.dtype().numBytes(groups * outputs));
         Stage stage = weight.dim(0) == 1 ? Stage.DENSE : Stage.GEMM;
         add(stage, start, stop, touched, 2 * rows * outputs * inputs);
+    }
+
+    @Override
+    public Tensor allocate(Arena arena, DType dtype, long... shape) {
+        return kernels.allocate(arena, dtype, shape);
+    }
+
+    @Override
+    public void copy(Tensor from, Tensor to) {
+        kernels.copy(from, to);
+    }
+
+    @Override
+    public void fill(Tensor tensor, int value) {
+        kernels.fill(tensor, value);
+    }
+
+    @Override
+    public void synchronise() {
+        kernels.synchronise();
     }
 
     @Override
@@ -188,8 +213,9 @@ final class TimedKernels implements Kernels {
             Tensor hidden) {
         long start = System.nanoTime();
         kernels.gateUpSwiglu(x, routing, weights, experts, scratch, hidden);
+        kernels.synchronise();
         long stop = System.nanoTime();
-        Tensor offsets = routing.expertOffsets();
+        Tensor offsets = onHost(routing.expertOffsets());
         Tensor weight = experts.gateUp();
         long rows = offsets.getInt(experts.numExperts());
         long matrixElements = weight.dim(1) * weight.dim(2);
@@ -206,8 +232,9 @@ final class TimedKernels implements Kernels {
     public void swiglu(Tensor gateUp, Activation activation, Tensor expertOffsets, Tensor hidden) {
         long start = System.nanoTime();
         kernels.swiglu(gateUp, activation, expertOffsets, hidden);
+        kernels.synchronise();
         long stop = System.nanoTime();
-        long rows = rows(expertOffsets);
+        long rows = rows(onHost(expertOffsets));
         long elements = rows * hidden.dim(1);
         long touched =
                 gateUp.dtype().numBytes(rows * gateUp.dim(1)) + hidden.dtype().numBytes(elements);
@@ -219,8 +246,9 @@ final class TimedKernels implements Kernels {
             Tensor rows, Routing routing, @Nullable Tensor weights, Residual residual, Tensor y) {
         long start = System.nanoTime();
         kernels.unpermute(rows, routing, weights, residual, y);
+        kernels.synchronise();
         long stop = System.nanoTime();
-        long elements = rows(routing.expertOffsets()) * y.dim(1);
+        long elements = rows(onHost(routing.expertOffsets())) * y.dim(1);
         long touched =
                 rows.dtype().numBytes(elements)
                         + routing.slotToRow().numBytes()
@@ -233,6 +261,16 @@ final class TimedKernels implements Kernels {
     @Override
     public void close() {
         kernels.close();
+    }
+
+    /** The offsets, copied if they are on a device. */
+    private Tensor onHost(Tensor offsets) {
+        if (!offsets.isDevice()) {
+            return offsets;
+        }
+        Tensor copy = Tensor.allocate(Arena.ofAuto(), offsets.dtype(), offsets.shape());
+        kernels.copy(offsets, copy);
+        return copy;
     }
 
     private static long groupsWithRows(Tensor expertOffsets, Tensor weight) {

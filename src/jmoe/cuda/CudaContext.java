@@ -10,7 +10,9 @@ import org.jspecify.annotations.Nullable;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayList;
+import java.util.HashSet;
 import java.util.List;
+import java.util.Set;
 import java.util.concurrent.locks.ReentrantLock;
 
 /**
@@ -41,9 +43,14 @@ final class CudaContext implements AutoCloseable {
     private boolean lost;
     private @Nullable String lastKernel;
 
+    /** Whether what is queued goes into a graph instead of to the device. */
+    private boolean capturing;
+
     private final List<CudaModule> modules = new ArrayList<>();
+    private final Set<CudaGraph> graphs = new HashSet<>();
     private final CudaStream stream;
     private final CudaMemory memory;
+    private final Scratch scratch;
     private final Staging staging;
     private final Launch launch;
 
@@ -56,6 +63,7 @@ final class CudaContext implements AutoCloseable {
             try {
                 stream = new CudaStream(this);
                 memory = new CudaMemory(this, stream);
+                scratch = new Scratch(memory);
                 staging = new Staging(this, stream);
                 launch = new Launch(this, stream, arena);
             } finally {
@@ -102,6 +110,10 @@ final class CudaContext implements AutoCloseable {
         return memory;
     }
 
+    Scratch scratch() {
+        return scratch;
+    }
+
     Staging staging() {
         return staging;
     }
@@ -115,6 +127,31 @@ final class CudaContext implements AutoCloseable {
         CudaModule module = new CudaModule(this, name);
         modules.add(module);
         return module;
+    }
+
+    /** A graph to be destroyed with the context. */
+    void add(CudaGraph graph) {
+        graphs.add(graph);
+    }
+
+    void remove(CudaGraph graph) {
+        graphs.remove(graph);
+    }
+
+    void setCapturing(boolean capturing) {
+        this.capturing = capturing;
+    }
+
+    /** Fails if a graph is being captured, which could not hold this. */
+    void refuseInCapture(String what) {
+        if (capturing) {
+            throw new IllegalStateException(
+                    "capture: expected operations that have run before, on tensors of the device,"
+                            + " got "
+                            + what
+                            + "; run them once with the same types and sizes, and keep the host"
+                            + " out");
+        }
     }
 
     /** Fails if the context is closed. */
@@ -207,7 +244,7 @@ final class CudaContext implements AutoCloseable {
     void launched(String kernel, int code, String call) {
         lastKernel = kernel;
         check(code, call);
-        if (waitsForKernels) {
+        if (waitsForKernels && !capturing) {
             stream.synchronise();
         }
     }
@@ -254,7 +291,9 @@ final class CudaContext implements AutoCloseable {
     private List<Runnable> parts() {
         List<Runnable> parts = new ArrayList<>();
         parts.add(staging::close);
+        parts.add(scratch::close);
         parts.add(memory::close);
+        graphs.forEach(graph -> parts.add(graph::destroy));
         modules.forEach(module -> parts.add(module::close));
         parts.add(stream::close);
         return parts;

@@ -6,6 +6,7 @@ import jmoe.ops.Activation;
 import jmoe.ops.Arguments;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.Kernels;
+import jmoe.ops.Replay;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
 import jmoe.tensor.Check;
@@ -18,7 +19,6 @@ import java.lang.System.Logger;
 import java.lang.System.Logger.Level;
 import java.lang.foreign.Arena;
 import java.lang.ref.Cleaner;
-import java.util.Arrays;
 
 /**
  * The operations on a GPU. Tensors may be on the device or on the host, each independently.
@@ -107,8 +107,9 @@ public final class CudaKernels implements Kernels {
 
     /**
      * The queue of the operations, for JCuda: to capture them in a graph, to time them, or to queue
-     * work of one's own among them. Every operation must have run once before it is captured,
-     * because loading a kernel cannot be.
+     * work of one's own among them. Every operation must have run once before it is captured, with
+     * tensors of the same types and at least the same sizes, because loading a kernel and
+     * allocating memory cannot be captured.
      *
      * @return the stream; valid until {@link #close}
      */
@@ -135,15 +136,12 @@ public final class CudaKernels implements Kernels {
     }
 
     /**
-     * Allocates device memory, with undefined content. It is freed when the arena is closed, after
-     * the operations queued until then, or by {@link #close}.
+     * Allocates device memory. It is freed when the arena is closed, after the operations queued
+     * until then, or by {@link #close}.
      *
-     * @param arena owner of the memory
-     * @param dtype element type
-     * @param shape dimensions, outermost first
-     * @return a device tensor
      * @throws CudaException if the memory does not suffice
      */
+    @Override
     public Tensor allocate(Arena arena, DType dtype, long... shape) {
         context.enter();
         try {
@@ -168,28 +166,15 @@ public final class CudaKernels implements Kernels {
         return device;
     }
 
-    /**
-     * Copies between host and device, or within the device, behind the operations queued so far.
-     * The call returns when the host's memory may be used again.
-     *
-     * @param from what to copy
-     * @param to where to, of the same type and shape; host or device, but not both on the host
-     * @throws IllegalArgumentException if types or shapes differ, both are on the host, or what is
-     *     copied to is read-only
-     */
+    /** A copy between host and device ends before the call returns; one within the device later. */
+    @Override
     public void copy(Tensor from, Tensor to) {
-        if (from.dtype() != to.dtype() || !Arrays.equals(from.shape(), to.shape())) {
-            throw new IllegalArgumentException(
-                    "to: expected " + from.describe() + " as from, got " + to.describe());
-        }
+        context.checkOpen();
+        Arguments.copy(from, to);
         if (!from.isDevice() && !to.isDevice()) {
-            throw new IllegalArgumentException(
-                    "to: expected a device tensor on one side of the copy, got host memory on"
-                            + " both; use MemorySegment.copyFrom");
+            to.data().copyFrom(from.data());
+            return;
         }
-        Check.accessible("from", from);
-        Check.accessible("to", to);
-        Check.writable("to", to);
         context.enter();
         try {
             long source = from.data().address();
@@ -198,9 +183,25 @@ public final class CudaKernels implements Kernels {
                 context.staging().toDevice(from.data(), target);
             } else if (!to.isDevice()) {
                 context.staging().toHost(source, to.data());
-            } else {
+            } else if (from.numElements() > 0) {
                 context.staging().within(source, target, from.numBytes());
             }
+        } finally {
+            context.exit();
+        }
+    }
+
+    @Override
+    public void fill(Tensor tensor, int value) {
+        context.checkOpen();
+        Arguments.fill(tensor);
+        if (!tensor.isDevice()) {
+            Kernels.super.fill(tensor, value);
+            return;
+        }
+        context.enter();
+        try {
+            context.stream().fill(tensor.data().address(), value, tensor.numElements());
         } finally {
             context.exit();
         }
@@ -211,13 +212,61 @@ public final class CudaKernels implements Kernels {
      *
      * @throws CudaException if any of it failed
      */
+    @Override
     public void synchronise() {
         context.enter();
         try {
+            context.refuseInCapture("a wait for the device");
             context.stream().synchronise();
         } finally {
             context.exit();
         }
+    }
+
+    /**
+     * Captures operations in a graph of the driver. The turn is this thread's until it is complete;
+     * other threads wait.
+     */
+    @Override
+    public Replay capture(Runnable operations) {
+        context.enter();
+        try {
+            context.refuseInCapture("another capture");
+            return new CudaGraph(context, operations);
+        } finally {
+            context.exit();
+        }
+    }
+
+    /** Uploads the weight, in row-major order; F64 stays, because nothing here computes with it. */
+    @Override
+    public Tensor prepare(Tensor weight, Arena arena) {
+        context.checkOpen();
+        Check.floating("weight", weight, "[groups, outputs, inputs]", 3);
+        return weight.dtype() == DType.F64 ? weight : onDevice(weight, arena);
+    }
+
+    /** Uploads weights and biases, in row-major order. */
+    @Override
+    public ExpertWeights prepare(ExpertWeights experts, Arena arena) {
+        context.checkOpen();
+        if (experts.gateUp().dtype() == DType.F64) {
+            return experts;
+        }
+        Tensor gateUpBias = experts.gateUpBias();
+        Tensor downBias = experts.downBias();
+        ExpertWeights prepared =
+                new ExpertWeights(
+                        onDevice(experts.gateUp(), arena),
+                        onDevice(experts.down(), arena),
+                        gateUpBias == null ? null : onDevice(gateUpBias, arena),
+                        downBias == null ? null : onDevice(downBias, arena),
+                        experts.activation());
+        return prepared.equals(experts) ? experts : prepared;
+    }
+
+    private Tensor onDevice(Tensor tensor, Arena arena) {
+        return tensor.isDevice() ? tensor : upload(arena, tensor);
     }
 
     @Override

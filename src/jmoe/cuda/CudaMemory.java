@@ -68,6 +68,7 @@ final class CudaMemory implements AutoCloseable {
 
     /** At least one byte, for work that is queued from now on; its content is undefined. */
     Block allocate(long bytes) {
+        context.refuseInCapture("an allocation of " + bytes + " bytes");
         AllocationEvent event = new AllocationEvent();
         event.begin();
         JCudaPointers.Device pointer = new JCudaPointers.Device();

@@ -100,6 +100,7 @@ final class CudaModule implements AutoCloseable {
     }
 
     private CudaKernel find(String symbol) {
+        context.refuseInCapture("the first use of " + symbol);
         CUmodule loaded = load();
         JCudaPointers.Function function = new JCudaPointers.Function();
         context.check(

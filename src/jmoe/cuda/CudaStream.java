@@ -29,6 +29,16 @@ final class CudaStream implements AutoCloseable {
         context.check(JCudaDriver.cuStreamSynchronize(handle), "cuStreamSynchronize");
     }
 
+    /** Queues the writing of a number to consecutive places. */
+    void fill(long address, int value, long count) {
+        if (count > 0) {
+            context.check(
+                    JCudaDriver.cuMemsetD32Async(
+                            new JCudaPointers.Device(address), value, count, handle),
+                    "cuMemsetD32Async");
+        }
+    }
+
     /** Lets what is queued from now on wait for the event. */
     void await(CudaEvent event) {
         context.check(

@@ -49,6 +49,7 @@ final class Operands implements AutoCloseable {
         if (tensor.isDevice()) {
             return tensor.data().address();
         }
+        context.refuseInCapture("a tensor on the host, " + tensor.describe());
         touchesHost = true;
         long address = scratch(tensor.numBytes());
         context.staging().toDevice(tensor.data(), address);
@@ -69,6 +70,7 @@ final class Operands implements AutoCloseable {
         if (tensor.isDevice()) {
             return tensor.data().address();
         }
+        context.refuseInCapture("a tensor on the host, " + tensor.describe());
         touchesHost = true;
         long address = scratch(tensor.numBytes());
         outputs.add(new Output(tensor, address, onlyRows));

@@ -32,16 +32,16 @@ final class Route {
         int tokens = (int) routing.tokens();
         Capacity capacity = config.capacity();
         boolean ranked = capacity != null && capacity.byProbability();
-        boolean typed = config.tokenType() != RouterConfig.ALL_TOKENS;
         long ids = on.out(routing.topkIds());
         long weights = on.out(routing.topkWeights());
-        long bestScores = ranked ? on.scratch(4L * tokens) : 0;
+        // Best scores, then the order that they give.
+        long bestScores = ranked ? context.scratch().address(2 * 4L * tokens) : 0;
         CudaKernel kernel = module.kernel("route");
         context.launch()
                 .of(kernel)
                 .pointer(on.in(logits))
                 .pointer(on.in(selectionBias))
-                .pointer(typed ? on.in(tokenTypes) : 0)
+                .pointer(on.in(tokenTypes))
                 .pointer(ids)
                 .pointer(weights)
                 .pointer(bestScores)
@@ -49,13 +49,13 @@ final class Route {
                 .struct(rule.of(config), RouteRule.ALIGNMENT)
                 .run(kernel.blocks(tokens));
         if (capacity != null) {
-            long order = ranked ? order(on, bestScores, tokens) : 0;
+            long order = ranked ? order(bestScores, tokens) : 0;
             dropBeyond(capacity, config, ids, order, weights, tokens);
         }
     }
 
-    private long order(Operands on, long bestScores, int tokens) {
-        long order = on.scratch(4L * tokens);
+    private long order(long bestScores, int tokens) {
+        long order = bestScores + 4L * tokens;
         CudaKernel kernel = capacityModule.kernel("route_capacity_order");
         context.launch()
                 .of(kernel)

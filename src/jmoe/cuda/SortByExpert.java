@@ -23,7 +23,7 @@ final class SortByExpert {
                         on.rowsOut(routing.rowToSlot()),
                         on.out(routing.slotToRow()));
         if (slots > small.itemsPerBlock()) {
-            sortInChunks(on, at, slots, routing.numExperts());
+            sortInChunks(at, slots, routing.numExperts());
             return;
         }
         context.launch()
@@ -46,11 +46,11 @@ final class SortByExpert {
             long rowToSlot,
             long slotToRow) {}
 
-    private void sortInChunks(Operands on, Addresses at, int slots, int numExperts) {
+    private void sortInChunks(Addresses at, int slots, int numExperts) {
         CudaKernel counting = module.kernel("sort_by_expert_count");
         int chunkSlots = counting.itemsPerBlock();
         int chunks = (int) counting.blocks(slots);
-        long counts = on.scratch(4L * chunks * numExperts);
+        long counts = context.scratch().address(4L * chunks * numExperts);
         context.launch()
                 .of(counting)
                 .pointer(at.topkIds)

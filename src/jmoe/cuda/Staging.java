@@ -46,6 +46,7 @@ final class Staging implements AutoCloseable {
 
     /** Copies to the device; returns when the host's memory may change. */
     void toDevice(MemorySegment host, long address) {
+        context.refuseInCapture("a copy from the host");
         CopyEvent event = new CopyEvent();
         event.begin();
         long bytes = host.byteSize();
@@ -68,6 +69,7 @@ final class Staging implements AutoCloseable {
 
     /** Copies to the host, behind what is queued; returns when it is done. */
     void toHost(long address, MemorySegment host) {
+        context.refuseInCapture("a copy to the host");
         CopyEvent event = new CopyEvent();
         event.begin();
         long bytes = host.byteSize();

@@ -9,7 +9,8 @@
  *       JCudaPointers}: JCuda's objects as numbers;
  *   <li>{@code CudaContext}: the device's primary context and whose turn it is; {@code CudaStream},
  *       {@code CudaEvent}: its queue and marks in it;
- *   <li>{@code CudaMemory}: allocations; {@code Staging}: copies from and to the host;
+ *   <li>{@code CudaMemory}: allocations; {@code Scratch}: what lies between the kernels of one
+ *       operation; {@code Staging}: copies from and to the host;
  *   <li>{@code CudaModule}, {@code CudaKernel}: compiled kernels and their constants; {@code
  *       Launch}, {@code LaunchConfig}: their arguments and their start; {@code TensorMap}: a matrix
  *       for the tensor memory accelerator;
@@ -17,6 +18,8 @@
  *       SortByExpert}: the operations of several kernels; {@code RouteRule}, {@code KernelCodes}: a
  *       routing rule and other choices as kernels read them.
  * </ul>
+ *
+ * <p>{@code CudaGraph} is what a capture makes of operations.
  *
  * <p>Flight Recorder shows launches, copies and allocations as {@code jmoe.KernelLaunch}, {@code
  * jmoe.DeviceCopy} and {@code jmoe.DeviceAllocation}.

@@ -7,12 +7,47 @@ import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;
 
+import java.util.Arrays;
+
 /**
  * The argument checks of {@link Kernels}, the same for every backend; each method mirrors one
  * operation.
  */
 public final class Arguments {
     private Arguments() {}
+
+    /**
+     * Checks the arguments of {@link Kernels#copy}.
+     *
+     * @param from as there
+     * @param to as there
+     */
+    public static void copy(Tensor from, Tensor to) {
+        if (from.dtype() != to.dtype() || !Arrays.equals(from.shape(), to.shape())) {
+            throw new IllegalArgumentException(
+                    "to: expected " + from.describe() + " as from, got " + to.describe());
+        }
+        Check.accessible("from", from);
+        Check.rowMajor("from", from);
+        Check.accessible("to", to);
+        Check.rowMajor("to", to);
+        Check.writable("to", to);
+        Check.disjoint("to", to, "from", from);
+    }
+
+    /**
+     * Checks the argument of {@link Kernels#fill}.
+     *
+     * @param tensor as there
+     */
+    public static void fill(Tensor tensor) {
+        if (tensor.dtype() != DType.I32) {
+            throw Check.mismatch("tensor", "I32 of any shape", tensor);
+        }
+        Check.accessible("tensor", tensor);
+        Check.rowMajor("tensor", tensor);
+        Check.writable("tensor", tensor);
+    }
 
     /**
      * Checks the arguments of {@link Kernels#route}.

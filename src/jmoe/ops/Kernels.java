@@ -43,8 +43,8 @@ public interface Kernels extends AutoCloseable {
      * @param logits in, F32 or F64 [tokens, numLogits]
      * @param config the rule
      * @param selectionBias in, F32 [numExperts], or null
-     * @param tokenTypes in, I32 [tokens], or null; with {@link RouterConfig#tokenType} set, the
-     *     other tokens get ids -1 and weights 0
+     * @param tokenTypes in, I32 [tokens], or null; a token of negative type is absent and gets ids
+     *     -1 and weights 0, as do the tokens of other types with {@link RouterConfig#tokenType} set
      * @param routing out: topkIds, by falling candidate, and topkWeights; the other tensors are not
      *     touched
      */
@@ -76,7 +76,70 @@ public interface Kernels extends AutoCloseable {
     void permute(Tensor x, Routing routing, @Nullable Tensor weights, Tensor rows);
 
     /**
-     * Brings a weight into the form that this backend multiplies by fastest, once for many calls.
+     * Allocates memory where this backend computes, with undefined content. Operations whose
+     * tensors are all there are the fastest.
+     *
+     * @param arena owner of the memory
+     * @param dtype element type
+     * @param shape dimensions, outermost first
+     * @return a tensor in host memory, or on the device of this backend
+     */
+    default Tensor allocate(Arena arena, DType dtype, long... shape) {
+        return Tensor.allocate(arena, dtype, shape);
+    }
+
+    /**
+     * Copies elements, each tensor in host memory or where this backend computes. The copy is of
+     * what the operations called before have written, and the host's memory may be used again when
+     * the call returns.
+     *
+     * @param from in, of any type, in row-major order
+     * @param to out, of the same type and shape
+     */
+    default void copy(Tensor from, Tensor to) {
+        Arguments.copy(from, to);
+        Check.host("from", from);
+        Check.host("to", to);
+        to.data().copyFrom(from.data());
+    }
+
+    /**
+     * Sets every element to one number, without waiting for anything.
+     *
+     * @param tensor out, I32 of any shape
+     * @param value the number
+     */
+    default void fill(Tensor tensor, int value) {
+        Arguments.fill(tensor);
+        Check.host("tensor", tensor);
+        for (long i = 0; i < tensor.numElements(); i++) {
+            tensor.setInt(i, value);
+        }
+    }
+
+    /**
+     * Waits until the operations called so far have ended. On the host they have when they return;
+     * a device works through a queue.
+     */
+    default void synchronise() {}
+
+    /**
+     * Captures operations, to run them again and again without the cost of calling each: on a
+     * device as one graph. Capturing computes nothing.
+     *
+     * @param operations calls operations, {@link #fill} and copies within a device, on tensors that
+     *     are where this backend computes; each must have run before, with tensors of the same
+     *     types and at least the same sizes. Tensors must live as long as the replay
+     * @return what runs them; close it when done
+     * @throws IllegalStateException if the operations do what a graph of the device cannot hold
+     */
+    default Replay capture(Runnable operations) {
+        return operations::run;
+    }
+
+    /**
+     * Brings a weight to where this backend computes, in the form that it multiplies by fastest,
+     * once for many calls.
      *
      * @param weight [groups, outputs, inputs]
      * @param arena owner of the memory of a new form
@@ -88,8 +151,8 @@ public interface Kernels extends AutoCloseable {
     }
 
     /**
-     * Brings a bank of experts into the form that this backend computes with fastest, for {@link
-     * #gateUpSwiglu} and {@link #groupedGemm}.
+     * Brings a bank of experts, biases included, to where this backend computes, in the form that
+     * it computes with fastest, for {@link #gateUpSwiglu} and {@link #groupedGemm}.
      *
      * @param experts in row-major order
      * @param arena owner of the memory of a new form

@@ -37,7 +37,7 @@ public record MoeWeights(
     }
 
     /**
-     * Brings all weights into the form that a backend computes with fastest.
+     * Brings all weights to where a backend computes, in the form that it computes with fastest.
      *
      * @param kernels the backend
      * @param arena owner of the memory of new forms
@@ -45,13 +45,10 @@ public record MoeWeights(
      */
     public MoeWeights prepare(Kernels kernels, Arena arena) {
         List<ExpertWeights> banks = new ArrayList<>();
-        boolean same = true;
         for (ExpertWeights bank : experts) {
-            ExpertWeights prepared = kernels.prepare(bank, arena);
-            same &= prepared.equals(bank);
-            banks.add(prepared);
+            banks.add(kernels.prepare(bank, arena));
         }
-        if (same) {
+        if (banks.equals(experts) && (banks.isEmpty() || !needsCopies(banks.getFirst()))) {
             return this;
         }
         List<RouterWeights> newRouters = new ArrayList<>();
@@ -59,8 +56,8 @@ public record MoeWeights(
             newRouters.add(
                     new RouterWeights(
                             kernels.prepare(router.weight(), arena),
-                            copy(router.bias(), arena),
-                            copy(router.selectionBias(), arena)));
+                            copy(router.bias(), kernels, arena),
+                            copy(router.selectionBias(), kernels, arena)));
         }
         return new MoeWeights(
                 newRouters,
@@ -69,15 +66,42 @@ public record MoeWeights(
                 prepare(sharedGate, kernels, arena),
                 prepare(latentIn, kernels, arena),
                 prepare(latentOut, kernels, arena),
-                copy(outputBias, arena));
+                copy(outputBias, kernels, arena));
+    }
+
+    /** Whether experts are on a device and anything else is not. */
+    private boolean needsCopies(ExpertWeights bank) {
+        if (!bank.gateUp().isDevice()) {
+            return false;
+        }
+        boolean host = shared != null && !shared.gateUp().isDevice();
+        for (RouterWeights router : routers) {
+            host |= isHost(router.weight());
+            host |= isHost(router.bias()) || isHost(router.selectionBias());
+        }
+        return host
+                || isHost(sharedGate)
+                || isHost(latentIn)
+                || isHost(latentOut)
+                || isHost(outputBias);
+    }
+
+    private static boolean isHost(@Nullable Tensor tensor) {
+        return tensor != null && !tensor.isDevice();
     }
 
     private static @Nullable Tensor prepare(@Nullable Tensor weight, Kernels kernels, Arena arena) {
         return weight == null ? null : kernels.prepare(weight, arena);
     }
 
-    private static @Nullable Tensor copy(@Nullable Tensor tensor, Arena arena) {
-        return tensor == null ? null : tensor.copy(arena);
+    /** What is added, not multiplied by, has no form of its own. */
+    private static @Nullable Tensor copy(@Nullable Tensor tensor, Kernels kernels, Arena arena) {
+        if (tensor == null) {
+            return null;
+        }
+        Tensor copy = kernels.allocate(arena, tensor.dtype(), tensor.shape());
+        kernels.copy(tensor, copy);
+        return copy;
     }
 
     /**

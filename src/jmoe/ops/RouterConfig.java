@@ -15,7 +15,8 @@ import org.jspecify.annotations.Nullable;
  * @param weightOnInput true if the weight multiplies the expert's input (Llama 4), false for its
  *     output
  * @param capacity bound on the tokens of an expert, or null
- * @param tokenType which tokens this router serves; {@link #ALL_TOKENS} for every one
+ * @param tokenType which tokens this router serves; {@link #ALL_TOKENS} for every one that is not
+ *     absent
  */
 public record RouterConfig(
         int numExperts,
@@ -261,6 +262,16 @@ public record RouterConfig(
      */
     public int numLogits() {
         return selection instanceof Selection.ProductKeys p ? 2 * p.numKeys : numExperts;
+    }
+
+    /**
+     * Whether this router serves the tokens of a type.
+     *
+     * @param type negative for a token that is absent, which nobody serves
+     * @return whether such tokens are routed
+     */
+    public boolean serves(int type) {
+        return type >= 0 && (tokenType == ALL_TOKENS || tokenType == type);
     }
 
     /**

@@ -1,5 +1,6 @@
 package jmoe.ops;
 
+import jmoe.tensor.Allocator;
 import jmoe.tensor.Check;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
@@ -47,7 +48,7 @@ public record Routing(
     }
 
     /**
-     * Allocates all six tensors, zeroed.
+     * Allocates all six tensors on the host, zeroed.
      *
      * @param arena owner of the memory
      * @param tokens T
@@ -56,13 +57,28 @@ public record Routing(
      * @return the tensors
      */
     public static Routing allocate(Arena arena, long tokens, int topK, int numExperts) {
+        Allocator host = (dtype, shape) -> Tensor.allocate(arena, dtype, shape);
+        return allocate(host, tokens, topK, numExperts);
+    }
+
+    /**
+     * Allocates all six tensors where a backend computes.
+     *
+     * @param memory for example {@link Kernels#allocate} for some arena; the content is what it
+     *     leaves there
+     * @param tokens T
+     * @param topK K
+     * @param numExperts E
+     * @return the tensors
+     */
+    public static Routing allocate(Allocator memory, long tokens, int topK, int numExperts) {
         return new Routing(
-                Tensor.allocate(arena, DType.I32, tokens, topK),
-                Tensor.allocate(arena, DType.F32, tokens, topK),
-                Tensor.allocate(arena, DType.I32, numExperts),
-                Tensor.allocate(arena, DType.I32, numExperts + 1L),
-                Tensor.allocate(arena, DType.I32, tokens * topK),
-                Tensor.allocate(arena, DType.I32, tokens, topK));
+                memory.allocate(DType.I32, tokens, topK),
+                memory.allocate(DType.F32, tokens, topK),
+                memory.allocate(DType.I32, numExperts),
+                memory.allocate(DType.I32, numExperts + 1L),
+                memory.allocate(DType.I32, tokens * topK),
+                memory.allocate(DType.I32, tokens, topK));
     }
 
     /**

@@ -50,9 +50,7 @@ final class ReferenceRouter {
         double[][] weights = new double[tokens][topK];
         double[] bestScores = new double[tokens];
         for (int token = 0; token < tokens; token++) {
-            boolean served =
-                    config.tokenType() == RouterConfig.ALL_TOKENS
-                            || tokenTypes.getInt(token) == config.tokenType();
+            boolean served = tokenTypes == null || config.serves(tokenTypes.getInt(token));
             if (served) {
                 router.readLogits(logits, token, tokens);
                 router.routeToken();

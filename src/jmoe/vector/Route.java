@@ -36,9 +36,7 @@ final class Route {
             RouterConfig config,
             int tokens) {
         boolean serves(int token) {
-            return config.tokenType() == RouterConfig.ALL_TOKENS
-                    || tokenTypes == null
-                    || tokenTypes.getInt(token) == config.tokenType();
+            return tokenTypes == null || config.serves(tokenTypes.getInt(token));
         }
 
         long grain() {

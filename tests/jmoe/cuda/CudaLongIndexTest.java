@@ -16,6 +16,8 @@ import jmoe.tensor.Tensor;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.EnumSource;
 
 import java.lang.foreign.Arena;
 
@@ -122,6 +124,32 @@ final class CudaLongIndexTest {
             Tensor want = Tensor.allocate(arena, DType.F64, 3, outputs);
             reference.groupedGemm(hostX, hostWeight, null, Cases.offsets(arena, 3), want);
             Tolerance.assertClose("groupedGemm", "the last group", got, want, WIDTH);
+        }
+    }
+
+    /** By the kernel on matrix units and by the one for every type; only the last rows are used. */
+    @ParameterizedTest
+    @EnumSource(names = {"BF16", "F32"})
+    void groupedGemm_writesBeyond2To31Elements(DType weightType) {
+        int inputs = 24;
+        try (CudaKernels kernels = new CudaKernels();
+                Arena arena = Arena.ofShared();
+                Kernels reference = new ReferenceKernels()) {
+            Tensor hostX = Cases.normal(arena, DType.BF16, 1, 3, inputs);
+            Tensor hostWeight = Cases.normal(arena, weightType, 2, 1, WIDTH, inputs);
+            Tensor x = kernels.allocate(arena, DType.BF16, ROWS, inputs);
+            kernels.copy(hostX, x.slice(ROWS - 3, 3));
+            Tensor offsets = Tensor.allocate(arena, DType.I32, 2);
+            offsets.setInt(0, ROWS - 3);
+            offsets.setInt(1, ROWS);
+            Tensor y = kernels.allocate(arena, DType.BF16, ROWS, WIDTH);
+            Tensor weight = kernels.upload(arena, hostWeight);
+            kernels.groupedGemm(x, weight, null, kernels.upload(arena, offsets), y);
+            Tensor got = Tensor.allocate(arena, DType.BF16, 3, WIDTH);
+            kernels.copy(y.slice(ROWS - 3, 3), got);
+            Tensor want = Tensor.allocate(arena, DType.F64, 3, WIDTH);
+            reference.groupedGemm(hostX, hostWeight, null, Cases.offsets(arena, 3), want);
+            Tolerance.assertClose("groupedGemm", weightType.toString(), got, want, inputs);
         }
     }
 

@@ -30,6 +30,7 @@ public abstract class KernelsContract
                 GroupedGemmContract,
                 GateUpSwigluContract,
                 PrepareContract,
+                MemoryContract,
                 SwigluContract,
                 UnpermuteContract,
                 ArgumentsContract,

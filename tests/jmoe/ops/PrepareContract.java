@@ -147,8 +147,8 @@ interface PrepareContract extends Contract {
                 Kernels reference = new ReferenceKernels()) {
             Tensor weight = Cases.normal(arena, type, 1, 2, 3, 4);
             Tensor prepared = backend().prepare(weight, arena);
-            Assumptions.assumeFalse(prepared.equals(weight));
             assertThat(backend().prepare(prepared, arena)).isSameAs(prepared);
+            Assumptions.assumeTrue(prepared.layout() != null);
             Tensor x = Cases.normal(arena, DType.F32, 1, 2, 4);
             Tensor y = Tensor.allocate(arena, DType.F32, 2, 3);
             Tensor offsets = Cases.offsets(arena, 1, 1);

@@ -249,7 +249,35 @@ interface RouteContract extends Contract {
                 tokenType);
     }
 
-    /** Routes and compares; token types count 0, 1, ... up to the given number. */
+    /** A token of negative type is absent, whichever tokens a router serves. */
+    @Test
+    default void route_leavesOutAbsentTokens() {
+        Normalisation sum = new Normalisation.Sum(0);
+        List<Selection> rules =
+                List.of(
+                        new Selection.TopK(),
+                        new Selection.GroupLimited(4, 2, GroupScore.TOP2_SUM),
+                        new Selection.ProductKeys(4));
+        for (Selection rule : rules) {
+            RouterConfig config = config(16, 4, Score.SIGMOID, rule, sum, 1);
+            for (int absent : new int[] {-1, -3}) {
+                route(config, 33, Logits.NORMAL, null, absent);
+                route(with(config, null, 0), 33, Logits.NORMAL, null, absent);
+                route(with(config, null, 1), 33, Logits.NORMAL, null, absent);
+                for (Capacity capacity : CAPACITIES) {
+                    route(with(config, capacity, -1), 33, Logits.NORMAL, null, absent);
+                }
+            }
+        }
+        Selection mixer = new Selection.SparseMixer(0.1);
+        RouterConfig two = config(16, 2, Score.SOFTMAX, mixer, new Normalisation.None(), 1);
+        route(two, 33, Logits.NORMAL, null, -1);
+    }
+
+    /**
+     * Routes and compares; token types count 0, 1, ... up to the given number; of a negative
+     * number, every other one is that and the others are 0.
+     */
     private void route(
             RouterConfig config,
             int tokens,
@@ -272,7 +300,7 @@ interface RouteContract extends Contract {
             if (numTypes != null) {
                 types = Tensor.allocate(arena, DType.I32, tokens);
                 for (int t = 0; t < tokens; t++) {
-                    types.setInt(t, t % numTypes);
+                    types.setInt(t, numTypes < 0 ? t % 2 * numTypes : t % numTypes);
                 }
             }
             RouteOracle oracle = new RouteOracle(logits, config, bias, types);

@@ -48,8 +48,9 @@ final class RouteOracle {
             bias[e] = selectionBias.getDouble(e);
         }
         for (int t = 0; t < tokens; t++) {
-            if (config.tokenType() != RouterConfig.ALL_TOKENS
-                    && tokenTypes.getInt(t) != config.tokenType()) {
+            int type = tokenTypes == null ? 0 : tokenTypes.getInt(t);
+            boolean others = config.tokenType() != RouterConfig.ALL_TOKENS;
+            if (type < 0 || others && type != config.tokenType()) {
                 Arrays.fill(ids[t], -1);
                 Arrays.fill(dropped[t], true);
                 continue;

@@ -1,0 +1,234 @@
+package jmoe;
+
+import jmoe.ops.Kernels;
+import jmoe.ops.MoeConfig;
+import jmoe.ops.MoeWeights;
+import jmoe.ops.Replay;
+import jmoe.ops.RouterConfig;
+import jmoe.ops.RouterConfig.Capacity;
+import jmoe.ops.RouterConfig.Selection;
+import jmoe.tensor.DType;
+import jmoe.tensor.Tensor;
+
+import java.lang.foreign.Arena;
+import java.util.HashMap;
+import java.util.Map;
+import java.util.concurrent.atomic.AtomicBoolean;
+
+/**
+ * The forward pass of a layer, captured once for up to some number of tokens and replayed for any
+ * number up to that: on a GPU as one graph, where a call by itself would take longer than its work.
+ *
+ * <pre>
+ * try (CapturedLayer captured = layer.capture(8)) {
+ *     kernels.copy(prompt, captured.x().slice(0, 5));
+ *     captured.replay(5);
+ *     kernels.copy(captured.y().slice(0, 5), result);
+ * }
+ * </pre>
+ *
+ * <p>What {@link #replay} computes equals {@link MoeLayer#forward} bit by bit. One thread at a time
+ * uses it.
+ */
+public final class CapturedLayer implements AutoCloseable {
+    private final MoeLayer layer;
+    private final MoeConfig config;
+    private final MoeWeights weights;
+    private final Kernels kernels;
+    private final long maxTokens;
+    private final Arena arena = Arena.ofShared();
+    private final Workspace workspace;
+    private final Tensor x;
+    private final Tensor y;
+    private final Tensor tokenTypes;
+
+    /** Of the dense layers: [0, tokens], written for each replay. */
+    private final Tensor offsets;
+
+    /**
+     * Whether a token's result depends on the number of tokens, so that tokens which are absent
+     * cannot make up for those that are not there: then each number has its own.
+     */
+    private final boolean couplesTokens;
+
+    private final Map<Long, Replay> replays = new HashMap<>();
+    private final AtomicBoolean busy = new AtomicBoolean();
+    private boolean closed;
+
+    /** The layer stays open until {@link #close}, which releases it. */
+    CapturedLayer(MoeLayer layer, Kernels kernels, long maxTokens, DType type, DType rowType) {
+        this.layer = layer;
+        this.config = layer.config();
+        this.weights = layer.weights();
+        this.kernels = kernels;
+        this.maxTokens = maxTokens;
+        couplesTokens = config.routers().stream().anyMatch(CapturedLayer::couplesTokens);
+        boolean complete = false;
+        Workspace own = null;
+        try {
+            own = layer.workspace(maxTokens, rowType);
+            workspace = own;
+            x = kernels.allocate(arena, type, maxTokens, config.hidden());
+            y = kernels.allocate(arena, type, maxTokens, config.hidden());
+            tokenTypes = kernels.allocate(arena, DType.I32, maxTokens);
+            offsets = kernels.allocate(arena, DType.I32, 2);
+            kernels.fill(tokenTypes, 0);
+            kernels.fill(offsets, 0);
+            if (!couplesTokens) {
+                replays.put(maxTokens, capture(maxTokens));
+            }
+            complete = true;
+        } finally {
+            if (!complete) {
+                arena.close();
+                if (own != null) {
+                    own.close();
+                }
+            }
+        }
+    }
+
+    private static boolean couplesTokens(RouterConfig router) {
+        Capacity capacity = router.capacity();
+        return router.selection() instanceof Selection.ProductKeys
+                || (capacity != null && !Double.isNaN(capacity.tokenFraction()));
+    }
+
+    private Replay capture(long tokens) {
+        Intermediates on = workspace.intermediates();
+        ForwardPass pass = new ForwardPass(config, weights, kernels, on, on.dense(tokens, offsets));
+        Tensor types = on.tokenTypes().slice(0, tokens);
+        Tensor input = x.slice(0, tokens);
+        Tensor output = y.slice(0, tokens);
+        // Kernels and their scratch are there once they have run, and without tokens that is quick.
+        kernels.fill(types, -1);
+        kernels.fill(offsets, 0);
+        pass.run(input, types, output);
+        return kernels.capture(() -> pass.run(input, types, output));
+    }
+
+    /**
+     * The input, to be written before a replay.
+     *
+     * @return [maxTokens, hidden], where the backend computes; its content is undefined at first
+     */
+    public Tensor x() {
+        return x;
+    }
+
+    /**
+     * The output of the last replay.
+     *
+     * @return [maxTokens, hidden], where the backend computes; rows past the last token are
+     *     undefined
+     */
+    public Tensor y() {
+        return y;
+    }
+
+    /**
+     * The types of the tokens, to be written before a replay; all 0 at first.
+     *
+     * @return I32 [maxTokens], where the backend computes; as in {@link MoeLayer#forward}, but not
+     *     checked
+     */
+    public Tensor tokenTypes() {
+        return tokenTypes;
+    }
+
+    /**
+     * What the router decided in the last replay.
+     *
+     * @return a workspace, closed together with this
+     */
+    public Workspace workspace() {
+        return workspace;
+    }
+
+    /**
+     * The largest batch.
+     *
+     * @return tokens
+     */
+    public long maxTokens() {
+        return maxTokens;
+    }
+
+    /**
+     * Computes the layer for the first tokens of {@link #x}. On a device the pass is queued and the
+     * call returns at once; what goes wrong there is thrown by a later call.
+     *
+     * <p>Where a token's result depends on the number of tokens (product keys, a capacity that is a
+     * share of the tokens), each number is captured when it is first asked for.
+     *
+     * @param tokens 0 to maxTokens
+     */
+    public void replay(long tokens) {
+        if (tokens < 0 || tokens > maxTokens) {
+            throw new IllegalArgumentException(
+                    "tokens: expected 0 to maxTokens="
+                            + maxTokens
+                            + ", got "
+                            + tokens
+                            + "; capture the layer for more");
+        }
+        if (!busy.compareAndSet(false, true)) {
+            throw new IllegalStateException(
+                    "captured layer: in use by another replay; capture one for each thread");
+        }
+        try {
+            if (closed) {
+                throw new IllegalStateException("captured layer: closed; capture the layer again");
+            }
+            workspace.begin(config, tokens);
+            try {
+                run(tokens, couplesTokens ? tokens : maxTokens);
+            } finally {
+                workspace.end();
+            }
+        } finally {
+            busy.set(false);
+        }
+    }
+
+    private void run(long tokens, long capturedTokens) {
+        Replay replay = replays.get(capturedTokens);
+        if (replay == null) {
+            replay = capture(capturedTokens);
+            replays.put(capturedTokens, replay);
+        }
+        Tensor types = workspace.intermediates().tokenTypes();
+        kernels.copy(tokenTypes.slice(0, tokens), types.slice(0, tokens));
+        kernels.fill(types.slice(tokens, capturedTokens - tokens), -1);
+        kernels.fill(offsets.slice(1, 1), (int) tokens);
+        replay.run();
+    }
+
+    /**
+     * Frees the memory, after the replays queued until then; safe to call twice.
+     *
+     * @throws IllegalStateException during a replay
+     */
+    @Override
+    public void close() {
+        if (!busy.compareAndSet(false, true)) {
+            throw new IllegalStateException(
+                    "captured layer: in use by a replay; close it afterwards");
+        }
+        try {
+            if (closed) {
+                return;
+            }
+            closed = true;
+            try {
+                replays.values().forEach(Replay::close);
+            } finally {
+                workspace.close();
+                arena.close();
+                layer.release();
+            }
+        } finally {
+            busy.set(false);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+package jmoe.cuda;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import jmoe.CapturedLayer;
+import jmoe.MoeLayer;
+import jmoe.checkpoint.LoadProgress;
+import jmoe.ops.Replay;
+import jmoe.tensor.DType;
+
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+
+import java.lang.foreign.Arena;
+import java.nio.file.Path;
+
+/** Operations in a graph of the driver. */
+final class CaptureTest {
+    private long liveBefore;
+
+    @BeforeAll
+    static void requireDevice() {
+        Emulator.requireDevice();
+    }
+
+    @BeforeEach
+    void countLive() {
+        liveBefore = CudaKernels.liveAllocations();
+    }
+
+    @AfterEach
+    void nothingIsLeft() {
+        if (CudaDriver.emulatorName() != null) {
+            Emulator.repair();
+            Emulator.setTiming(Emulator.LATE);
+        }
+        assertThat(CudaKernels.liveAllocations()).isEqualTo(liveBefore);
+    }
+
+    @Test
+    void capture_computesNothingUntilItRuns() {
+        try (CudaKernels kernels = new CudaKernels();
+                Arena arena = Arena.ofConfined()) {
+            SmallLayer layer = new SmallLayer(kernels, arena, true);
+            layer.run();
+            byte[] first = layer.result();
+            layer.setInput(5);
+            try (Replay replay = kernels.capture(layer::run)) {
+                assertThat(layer.result()).isEqualTo(first);
+                replay.run();
+                byte[] replayed = layer.result();
+                assertThat(replayed).isNotEqualTo(first);
+                layer.run();
+                assertThat(layer.result()).isEqualTo(replayed);
+                layer.setInput(4);
+                replay.run();
+                assertThat(layer.result()).isEqualTo(first);
+            }
+        }
+    }
+
+    @Test
+    void capture_ofWhatAGraphCannotHold_isRefusedAndLeavesNothingBehind() {
+        byte[] want = SmallLayer.compute(true);
+        try (CudaKernels kernels = new CudaKernels();
+                Arena arena = Arena.ofConfined()) {
+            SmallLayer fresh = new SmallLayer(kernels, arena, true);
+            assertThatThrownBy(() -> kernels.capture(fresh::run))
+                    .isInstanceOf(IllegalStateException.class)
+                    .hasMessage(
+                            "capture: expected operations that have run before, on tensors of the"
+                                + " device, got the first use of grouped_gemm_bf16_f32; run them"
+                                + " once with the same types and sizes, and keep the host out");
+            fresh.run();
+            assertThat(fresh.result()).isEqualTo(want);
+            SmallLayer onHost = new SmallLayer(kernels, arena, false);
+            assertThatThrownBy(() -> kernels.capture(onHost::run))
+                    .hasMessageContaining("got a tensor on the host, BF16 [9, 20]; run");
+            assertThatThrownBy(() -> kernels.capture(kernels::synchronise))
+                    .hasMessageContaining("got a wait for the device; run");
+            assertThatThrownBy(() -> kernels.capture(fresh::result))
+                    .hasMessageContaining("got a copy to the host; run");
+            assertThatThrownBy(() -> kernels.capture(() -> kernels.allocate(arena, DType.I32, 3)))
+                    .hasMessageContaining("got an allocation of 12 bytes; run");
+            assertThatThrownBy(() -> kernels.capture(() -> kernels.capture(fresh::run)))
+                    .hasMessageContaining("got another capture; run");
+            Replay replay = kernels.capture(fresh::run);
+            assertThatThrownBy(() -> kernels.capture(replay::run))
+                    .hasMessageContaining("got a replay; run");
+            replay.run();
+            assertThat(fresh.result()).isEqualTo(want);
+            replay.close();
+            replay.close();
+            assertThatThrownBy(replay::run)
+                    .isInstanceOf(IllegalStateException.class)
+                    .hasMessage("replay: closed; capture the operations again");
+        }
+    }
+
+    @Test
+    void capture_withACallThatFails_throwsAndGoesOn() {
+        Emulator.require();
+        byte[] want = SmallLayer.compute(true);
+        for (String call :
+                new String[] {
+                    "cuStreamBeginCapture",
+                    "cuStreamEndCapture",
+                    "cuGraphInstantiate",
+                    "cuGraphLaunch",
+                    "cuGraphDestroy",
+                    "cuLaunchKernel"
+                }) {
+            try (CudaKernels kernels = new CudaKernels();
+                    Arena arena = Arena.ofConfined()) {
+                SmallLayer layer = new SmallLayer(kernels, arena, true);
+                layer.run();
+                Emulator.fail(call, 1, 1);
+                assertThatThrownBy(
+                                () -> {
+                                    try (Replay replay = kernels.capture(layer::run)) {
+                                        replay.run();
+                                    }
+                                })
+                        .as(call)
+                        .isInstanceOfSatisfying(
+                                CudaException.class, e -> assertThat(e.call()).startsWith(call));
+                Emulator.repair();
+            }
+            assertThat(SmallLayer.compute(true)).as(call).isEqualTo(want);
+        }
+    }
+
+    @Test
+    void replay_outlivesItsBackendQuietly() {
+        CudaKernels kernels = new CudaKernels();
+        Arena arena = Arena.ofConfined();
+        SmallLayer layer = new SmallLayer(kernels, arena, true);
+        layer.run();
+        Replay replay = kernels.capture(layer::run);
+        arena.close();
+        kernels.close();
+        assertThatThrownBy(replay::run)
+                .isInstanceOf(IllegalStateException.class)
+                .hasMessageStartingWith("the CUDA backend is closed");
+        replay.close();
+    }
+
+    /** Two numbers and a graph: nothing waits, nothing is allocated. */
+    @Test
+    void replayedLayer_waitsForNothing() {
+        Emulator.require();
+        Path folder = Path.of("tests/golden/deepseek_v3-0");
+        try (CudaKernels kernels = new CudaKernels();
+                MoeLayer layer = MoeLayer.load(folder, 0, kernels, DType.F32, LoadProgress.NONE);
+                CapturedLayer captured = layer.capture(7)) {
+            Emulator.setTiming(Emulator.LATE);
+            captured.replay(7);
+            kernels.synchronise();
+            assertThat(Emulator.get("pending")).isZero();
+            long allocations = Emulator.get("liveAllocations");
+            captured.replay(7);
+            long once = Emulator.get("pending");
+            captured.replay(7);
+            assertThat(Emulator.get("pending")).isEqualTo(2 * once);
+            captured.replay(3);
+            captured.replay(0);
+            assertThat(Emulator.get("pending")).isGreaterThan(3 * once);
+            assertThat(Emulator.get("liveAllocations")).isEqualTo(allocations);
+            kernels.synchronise();
+        }
+    }
+}

@@ -131,7 +131,7 @@ public final class MoeLayer implements AutoCloseable {
         boolean keepsStored = false;
         try (Checkpoint files = Checkpoint.open(checkpoint)) {
             MoeConfig config = files.layer(layer).config();
-            MoeWeights weights = files.load(layer, expertType, stored, progress);
+            MoeWeights weights = files.load(layer, expertType, kernels, stored, progress);
             Arena arena = Arena.ofShared();
             MoeWeights prepared = prepare(config, weights, kernels, arena);
             keepsStored = prepared.equals(weights);

@@ -5,6 +5,7 @@ import jmoe.checkpoint.MoeBlock.Part;
 import jmoe.checkpoint.MoeBlock.Piece;
 import jmoe.checkpoint.MoeBlock.Router;
 import jmoe.ops.ExpertWeights;
+import jmoe.ops.Kernels;
 import jmoe.ops.MoeWeights;
 import jmoe.ops.RouterWeights;
 import jmoe.tensor.DType;
@@ -16,10 +17,15 @@ import java.lang.foreign.Arena;
 import java.util.ArrayList;
 import java.util.List;
 
-/** Reads a {@link MoeBlock} into memory of its own. */
+/**
+ * Reads a {@link MoeBlock} into memory of its own: on the host, or where a backend computes. What
+ * goes to a device is on the host one piece at a time, and not at all where the stored piece is
+ * what is wanted: then the device copies from the mapped file.
+ */
 final class BlockLoader {
     private final Checkpoint checkpoint;
     private final DType dtype;
+    private final @Nullable Kernels kernels;
     private final Arena arena;
     private final LoadProgress progress;
     private long totalBytes;
@@ -29,11 +35,18 @@ final class BlockLoader {
      * A loader for one block.
      *
      * @param dtype of the experts; everything else becomes F32
+     * @param kernels who decides where the weights are, or null for the host
      * @param arena owner of the weights
      */
-    BlockLoader(Checkpoint checkpoint, DType dtype, Arena arena, LoadProgress progress) {
+    BlockLoader(
+            Checkpoint checkpoint,
+            DType dtype,
+            @Nullable Kernels kernels,
+            Arena arena,
+            LoadProgress progress) {
         this.checkpoint = checkpoint;
         this.dtype = dtype;
+        this.kernels = kernels;
         this.arena = arena;
         this.progress = progress;
     }
@@ -77,32 +90,77 @@ final class BlockLoader {
     }
 
     private Tensor read(Part part, DType as) {
-        Tensor target = Tensor.allocate(arena, as, part.shape());
-        long to = 0;
-        for (Piece piece : part.pieces()) {
-            Tensor source = checkpoint.tensor(piece.name());
-            long overflow = PieceCopy.copy(source, piece, target, to);
-            if (overflow >= 0) {
-                long at = PieceCopy.at(piece, overflow);
-                throw new CheckpointException(
-                        checkpoint.path()
-                                + ": tensor "
-                                + CheckpointException.quoted(piece.name())
-                                + " has "
-                                + source.getDouble(at)
-                                + " at element "
-                                + at
-                                + ", which is infinite in "
-                                + as
-                                + "; load the weights as "
-                                + (as == DType.F16 ? "BF16 or F32" : "F32"));
+        Tensor target =
+                kernels == null
+                        ? Tensor.allocate(arena, as, part.shape())
+                        : kernels.allocate(arena, as, part.shape());
+        try (Arena scratch = Arena.ofConfined()) {
+            Tensor host = target.isDevice() ? scratch(part, as, scratch) : target;
+            long to = 0;
+            for (Piece piece : part.pieces()) {
+                if (kernels == null || !target.isDevice()) {
+                    convert(piece, host, to);
+                } else {
+                    upload(piece, host, target, to, kernels);
+                }
+                long elements = piece.rows() * piece.columns();
+                to += elements;
+                bytes += as.numBytes(elements);
+                progress.loaded(bytes, totalBytes);
             }
-            long elements = piece.rows() * piece.columns();
-            to += elements;
-            bytes += as.numBytes(elements);
-            progress.loaded(bytes, totalBytes);
         }
         return target;
+    }
+
+    /** Room for the largest piece that cannot be taken as it is stored. */
+    private Tensor scratch(Part part, DType as, Arena owner) {
+        long largest = 0;
+        for (Piece piece : part.pieces()) {
+            if (!isStoredAs(piece, as)) {
+                largest = Math.max(largest, piece.rows() * piece.columns());
+            }
+        }
+        return Tensor.allocate(owner, as, largest);
+    }
+
+    private boolean isStoredAs(Piece piece, DType as) {
+        return piece.columnStride() == 1
+                && piece.rowStride() == piece.columns()
+                && checkpoint.tensor(piece.name()).dtype() == as;
+    }
+
+    private void upload(Piece piece, Tensor scratch, Tensor target, long to, Kernels device) {
+        long elements = piece.rows() * piece.columns();
+        Tensor host;
+        if (isStoredAs(piece, target.dtype())) {
+            Tensor stored = checkpoint.tensor(piece.name());
+            host = stored.reshape(stored.numElements()).slice(piece.offset(), elements);
+        } else {
+            convert(piece, scratch, 0);
+            host = scratch.slice(0, elements);
+        }
+        device.copy(host, target.reshape(target.numElements()).slice(to, elements));
+    }
+
+    private void convert(Piece piece, Tensor target, long to) {
+        Tensor source = checkpoint.tensor(piece.name());
+        long overflow = PieceCopy.copy(source, piece, target, to);
+        if (overflow >= 0) {
+            long at = PieceCopy.at(piece, overflow);
+            DType as = target.dtype();
+            throw new CheckpointException(
+                    checkpoint.path()
+                            + ": tensor "
+                            + CheckpointException.quoted(piece.name())
+                            + " has "
+                            + source.getDouble(at)
+                            + " at element "
+                            + at
+                            + ", which is infinite in "
+                            + as
+                            + "; load the weights as "
+                            + (as == DType.F16 ? "BF16 or F32" : "F32"));
+        }
     }
 
     private long totalBytes(MoeBlock block) {

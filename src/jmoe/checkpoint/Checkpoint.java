@@ -3,6 +3,7 @@ package jmoe.checkpoint;
 import jmoe.checkpoint.ExpertNames.Layer;
 import jmoe.checkpoint.MoeBlock.Part;
 import jmoe.checkpoint.MoeBlock.Piece;
+import jmoe.ops.Kernels;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.MoeWeights;
 import jmoe.tensor.DType;
@@ -236,6 +237,38 @@ public final class Checkpoint implements AutoCloseable {
      *     meanwhile
      */
     public MoeWeights load(int layer, @Nullable DType weights, Arena arena, LoadProgress progress) {
+        return read(layer, weights, null, arena, progress);
+    }
+
+    /**
+     * Reads a MoE layer as {@link #load(int, DType, Arena, LoadProgress)} does, to where a backend
+     * computes. On a device everything arrives there piece by piece, without a copy of the layer on
+     * the host.
+     *
+     * @param layer as there
+     * @param weights as there
+     * @param kernels the backend; the weights are not prepared for it
+     * @param arena owner of the weights
+     * @param progress told after each matrix
+     * @return the weights
+     * @throws IllegalArgumentException as there
+     * @throws CheckpointException as there
+     */
+    public MoeWeights load(
+            int layer,
+            @Nullable DType weights,
+            Kernels kernels,
+            Arena arena,
+            LoadProgress progress) {
+        return read(layer, weights, kernels, arena, progress);
+    }
+
+    private MoeWeights read(
+            int layer,
+            @Nullable DType weights,
+            @Nullable Kernels kernels,
+            Arena arena,
+            LoadProgress progress) {
         if (weights != null
                 && weights != DType.F32
                 && weights != DType.F16
@@ -251,7 +284,8 @@ public final class Checkpoint implements AutoCloseable {
         }
         String first = block.experts().getFirst().gateUp().pieces().getFirst().name();
         DType dtype = weights == null ? tensor(first).dtype() : weights;
-        return shards.guarded(() -> new BlockLoader(this, dtype, arena, progress).load(block));
+        return shards.guarded(
+                () -> new BlockLoader(this, dtype, kernels, arena, progress).load(block));
     }
 
     private Layer find(int number) {

@@ -64,12 +64,14 @@ public final class CudaKernels implements Kernels {
      * @throws CudaException if the driver fails
      */
     public CudaKernels() {
+        // Before anything is opened that would have to be closed.
+        GroupedGemm.Tile forcedTile = GroupedGemm.forcedTile();
         context = new CudaContext(usableDevice());
         operands = new Operands(context);
         route = new Route(context);
         sortByExpert = new SortByExpert(context);
         permute = context.module("permute");
-        groupedGemm = new GroupedGemm(context);
+        groupedGemm = new GroupedGemm(context, forcedTile);
         swiglu = context.module("swiglu");
         unpermute = context.module("unpermute");
         CudaContext opened = context;

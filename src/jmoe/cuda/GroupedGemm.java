@@ -20,7 +20,7 @@ final class GroupedGemm {
     static final String TILE_PROPERTY = "jmoe.cuda.tile";
 
     /** Sizes of tiles on matrix units. */
-    private enum Tile {
+    enum Tile {
         SMALL(16),
         MEDIUM(64),
         LARGE(128);
@@ -49,14 +49,21 @@ final class GroupedGemm {
     private final Map<Tile, CudaKernel> bf16Kernels = new EnumMap<>(Tile.class);
     private final Map<Tile, CudaKernel> f16Kernels = new EnumMap<>(Tile.class);
 
-    GroupedGemm(CudaContext context) {
+    /**
+     * The product in a context.
+     *
+     * @param forcedTile what {@link #forcedTile} says
+     */
+    GroupedGemm(CudaContext context, @Nullable Tile forcedTile) {
         this.context = context;
+        this.forcedTile = forcedTile;
         everyType = context.module("grouped_gemm");
         matrixUnits = context.module("grouped_gemm_mma");
-        forcedTile = forcedTile(System.getProperty(TILE_PROPERTY));
     }
 
-    private static @Nullable Tile forcedTile(@Nullable String rows) {
+    /** The tile that {@link #TILE_PROPERTY} names, or null. */
+    static @Nullable Tile forcedTile() {
+        String rows = System.getProperty(TILE_PROPERTY);
         if (rows == null) {
             return null;
         }

@@ -50,7 +50,7 @@ final class RecordingTest {
                         "route",
                         "sort_by_expert_small",
                         "permute_copy",
-                        "grouped_gemm_bf16_bf16",
+                        "grouped_gemm_mma_bf16_16",
                         "swiglu_f32_bf16",
                         "grouped_gemm_bf16_f16",
                         "unpermute_f32_f32");

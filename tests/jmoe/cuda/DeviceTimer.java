@@ -3,11 +3,9 @@ package jmoe.cuda;
 import jcuda.driver.CUcontext;
 import jcuda.driver.CUdevice;
 import jcuda.driver.CUevent;
-import jcuda.driver.CUgraph;
-import jcuda.driver.CUgraphExec;
-import jcuda.driver.CUstreamCaptureMode;
 import jcuda.driver.JCudaDriver;
 
+import jmoe.ops.Replay;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
@@ -151,11 +149,8 @@ final class DeviceTimer implements AutoCloseable {
         long begin = System.nanoTime();
         queue(operation, sets, repeats);
         double hostMicros = (System.nanoTime() - begin) / 1e3 / repeats;
-        CUgraphExec graph = capture(() -> queue(operation, sets, repeats));
-        try {
-            return new Time(replayMicros(graph) / repeats, hostMicros, repeats);
-        } finally {
-            check(JCudaDriver.cuGraphExecDestroy(graph), "cuGraphExecDestroy");
+        try (Replay replay = kernels.capture(() -> queue(operation, sets, repeats))) {
+            return new Time(replayMicros(replay) / repeats, hostMicros, repeats);
         }
     }
 
@@ -165,32 +160,13 @@ final class DeviceTimer implements AutoCloseable {
         }
     }
 
-    private CUgraphExec capture(Runnable queue) {
-        makeCurrent();
-        CUgraph graph = new CUgraph();
-        check(
-                JCudaDriver.cuStreamBeginCapture(
-                        kernels.stream(), CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL),
-                "cuStreamBeginCapture");
-        try {
-            queue.run();
-        } finally {
-            makeCurrent();
-            check(JCudaDriver.cuStreamEndCapture(kernels.stream(), graph), "cuStreamEndCapture");
-        }
-        CUgraphExec executable = new CUgraphExec();
-        check(JCudaDriver.cuGraphInstantiate(executable, graph, 0), "cuGraphInstantiate");
-        check(JCudaDriver.cuGraphDestroy(graph), "cuGraphDestroy");
-        return executable;
-    }
-
     /** The median of some rounds; a round before them brings the graph to the device. */
-    private double replayMicros(CUgraphExec graph) {
+    private double replayMicros(Replay replay) {
         double[] micros = new double[ROUNDS];
         for (int round = -1; round < ROUNDS; round++) {
             copy();
             begin();
-            check(JCudaDriver.cuGraphLaunch(graph, kernels.stream()), "cuGraphLaunch");
+            replay.run();
             double passed = end();
             if (round >= 0) {
                 micros[round] = passed;

@@ -1,6 +1,7 @@
-"""Times MoE layers of PyTorch on the CPU next to ours.
+"""Times MoE layers of PyTorch on the CPU or a GPU next to ours.
 
 From the root of the repository: python bench/peers/torch_moe.py --preset all --jmoe ./jmoe
+On a GPU:   python bench/peers/torch_moe.py --device cuda --preset all --tokens 1,8,64,512,4096
 
 Every round measures, one after the other, the implementations below on every token count and then
 `jmoe bench` on the same preset, so that a drift of the machine meets all of them. Prints a Markdown
@@ -9,7 +10,13 @@ disturbed however often it was repeated.
 
 loop        eager loop over the experts that have tokens, as transformers does by default
 grouped_mm  tokens sorted by expert, torch.nn.functional.grouped_mm for the products
+compile     torch.compile of grouped_mm, anew for every number of tokens
 hf          the MoE block of transformers itself, eager (imported only if asked for)
+
+On a GPU everything is BF16 and timed by CUDA events: around the replay of a CUDA graph over all
+inputs where the layer can be captured, else (always for the loop, which waits for the device) around
+each pass, launches included; "timing" in the JSON says which. Inputs take turns, and the weights of a
+layer exceed the cache. A copy within the device and a dense product are measured in the same run.
 
 Needs torch (and transformers for hf); nothing in the build or in CI runs this.
 """
@@ -44,6 +51,13 @@ class Preset:
     top_k: int
     renormalise: bool
     shared: int  # intermediate size of the shared experts taken as one, 0 for none
+    groups: int = 0  # of experts; a token goes to those of the best few, chosen by sigmoid scores
+    top_groups: int = 0
+    factor: float = 1  # of the weights of the experts
+
+    def bytes(self, dtype):
+        matrices = self.experts * self.intermediate + self.shared
+        return dtype.itemsize * self.hidden * (3 * matrices + self.experts)
 
 
 PRESETS = {
@@ -53,17 +67,21 @@ PRESETS = {
         Preset("qwen3-30b-a3b", 2048, 768, 128, 8, True, 0),
         Preset("deepseek-v2-lite", 2048, 1408, 64, 6, False, 2 * 1408),
         Preset("mixtral-8x7b", 4096, 14336, 8, 2, True, 0),
+        Preset("deepseek-v3", 7168, 2048, 256, 8, True, 2048, 8, 4, 2.5),
     )
 }
+
+# What "all" does not mean on a CPU: as large as its memory, and slow to build.
+GPU_ONLY = ("deepseek-v3", "compile")
 
 
 class Weights:
     """Random weights [out, in] of one layer; never zeros, a product is as large as its operand."""
 
-    def __init__(self, preset, dtype):
+    def __init__(self, preset, dtype, device):
         def random(*shape):
             bound = math.sqrt(3 / shape[-1])
-            return torch.empty(*shape, dtype=dtype).uniform_(-bound, bound)
+            return torch.empty(*shape, dtype=dtype, device=device).uniform_(-bound, bound)
 
         h, i, e, s = preset.hidden, preset.intermediate, preset.experts, preset.shared
         self.router = random(e, h)
@@ -71,6 +89,7 @@ class Weights:
         self.down = random(e, h, i)
         self.shared_gate_up = random(2 * s, h) if s else None
         self.shared_down = random(h, s) if s else None
+        self.selection_bias = random(e).float() if preset.groups else None
 
 
 def swiglu(gate_up):
@@ -78,7 +97,20 @@ def swiglu(gate_up):
     return silu(gate) * up
 
 
+def route_groups(preset, weights, x):
+    scores = torch.sigmoid(linear(x, weights.router).float())
+    choice = (scores + weights.selection_bias).view(len(x), preset.groups, -1)
+    best = choice.topk(2, -1).values.sum(-1).topk(preset.top_groups, -1).indices
+    out = torch.ones_like(choice[..., 0], dtype=torch.bool).scatter(1, best, False)
+    ids = choice.masked_fill(out[..., None], -math.inf).flatten(1).topk(preset.top_k, -1).indices
+    top = scores.gather(1, ids)
+    top = top / top.sum(-1, keepdim=True) * preset.factor
+    return top.to(x.dtype), ids
+
+
 def route(preset, weights, x):
+    if preset.groups:
+        return route_groups(preset, weights, x)
     scores = torch.softmax(linear(x, weights.router), -1, dtype=torch.float32)
     top, ids = scores.topk(preset.top_k, -1)
     if preset.renormalise:
@@ -111,11 +143,15 @@ def grouped_mm(preset, weights):
     if product is None:
         raise NotImplementedError(f"torch {torch.__version__} has no grouped_mm")
     gate_up, down = weights.gate_up.transpose(1, 2), weights.down.transpose(1, 2)
+    experts = torch.arange(preset.experts, device=gate_up.device)
 
     def layer(x):
         top, ids = route(preset, weights, x)
         sorted_ids, order = ids.flatten().sort(stable=True)
-        ends = torch.bincount(sorted_ids, minlength=preset.experts).cumsum(0).to(torch.int32)
+        if x.is_cuda:  # bincount would wait for the device
+            ends = torch.searchsorted(sorted_ids, experts, right=True).to(torch.int32)
+        else:
+            ends = torch.bincount(sorted_ids, minlength=preset.experts).cumsum(0).to(torch.int32)
         hidden = swiglu(product(x[order // preset.top_k], gate_up, offs=ends))
         rows = product(hidden, down, offs=ends) * top.flatten()[order, None]
         slots = torch.empty_like(rows)
@@ -123,6 +159,10 @@ def grouped_mm(preset, weights):
         return add_shared(weights, x, slots.view(*ids.shape, -1).sum(1))
 
     return layer
+
+
+def compiled(preset, weights, mode="max-autotune-no-cudagraphs"):
+    return torch.compile(grouped_mm(preset, weights), mode=mode, dynamic=False)
 
 
 # What transformers calls the model's module, block, configuration and, in that, our sizes.
@@ -161,6 +201,8 @@ HF_BLOCKS = {
 def hf(preset, weights):
     import transformers
 
+    if preset.name not in HF_BLOCKS:
+        raise NotImplementedError("its block is not known here")
     model, block_name, config_name, sizes = HF_BLOCKS[preset.name]
     config = getattr(transformers, config_name)(
         hidden_size=preset.hidden,
@@ -188,7 +230,7 @@ def hf(preset, weights):
     return lambda x: block(x[None])[0]
 
 
-IMPLEMENTATIONS = {"loop": loop, "grouped_mm": grouped_mm, "hf": hf}
+IMPLEMENTATIONS = {"loop": loop, "grouped_mm": grouped_mm, "compile": compiled, "hf": hf}
 
 
 class ForeignMeter:
@@ -220,7 +262,7 @@ def undisturbed(measure):
         time.sleep(min(attempt, 1))
         meter = ForeignMeter()
         result = measure()
-        foreign = meter.stop()
+        foreign = meter.stop() if result[1] != "graph" else 0  # which needs no CPU
         if best is None or foreign < best[1]:
             best = result, foreign
         if foreign <= MAX_FOREIGN:
@@ -242,6 +284,68 @@ def time_passes(layer, inputs, seconds, passes):
     return sorted(times[1:])
 
 
+def event_passes(run, runs, seconds, passes):
+    """Milliseconds of each of the runs by CUDA events, as often as time allows; sorted."""
+    times, start = [], time.perf_counter()
+    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    while len(times) < 4 or (time.perf_counter() - start < seconds and len(times) <= passes):
+        before.record()
+        run(len(times))
+        after.record()
+        after.synchronize()
+        times.append(before.elapsed_time(after) / runs)
+        if times[0] * runs > 1e3 * seconds:
+            return times
+    return sorted(times[1:])
+
+
+def captured(layer, inputs):
+    """A CUDA graph of the layer on every input, or None if it waits for the device on its way."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for x in inputs[:3]:
+            layer(x)
+    side.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            for x in inputs:
+                layer(x)
+    except RuntimeError as reason:
+        torch.cuda.synchronize()
+        first = str(reason).strip().split("\n")[0]
+        print(f"cannot be captured, timed with its launches: {first}", file=sys.stderr)
+        return None
+    return graph
+
+
+def timed_passes(impl, layer, inputs, options):
+    """Milliseconds of each pass, sorted, and how they were taken."""
+    limits = options.seconds, options.passes
+    if options.device == "cpu":
+        return time_passes(layer, inputs, *limits), "host"
+    graph = captured(layer, inputs) if impl not in ("loop", "hf") else None
+    if graph is not None:
+        return event_passes(lambda _: graph.replay(), len(inputs), *limits), "graph"
+    return event_passes(lambda i: layer(inputs[i % len(inputs)]), 1, *limits), "stream"
+
+
+def gpu_ceilings():
+    """What this device reaches in a copy and in a dense product, by CUDA events."""
+    size, copied = 8192, 1 << 31
+    source, target = (torch.empty(copied, dtype=torch.uint8, device="cuda") for _ in range(2))
+    copy_ms = statistics.median(event_passes(lambda _: target.copy_(source), 1, 1, 20))
+    del source, target
+    a, b, c = (torch.randn(size, size, device="cuda").to(torch.bfloat16) for _ in range(3))
+    dense_ms = statistics.median(event_passes(lambda _: torch.mm(a, b, out=c), 1, 1, 50))
+    return {
+        "device": torch.cuda.get_device_name(),
+        "copy_gbps": 2 * copied / 1e6 / copy_ms,
+        "dense_bf16_tflops": 2 * size**3 / 1e9 / dense_ms,
+    }
+
+
 def check(layer, expected, x, what):
     """Stops if two implementations do not compute the same layer: equal weights, equal input."""
     want, got = expected(x).float(), layer(x).float()
@@ -256,8 +360,8 @@ class Results:
     def __init__(self):
         self.rounds = {}
 
-    def add(self, impl, preset, tokens, ms, passes, foreign):
-        entry = {"ms": ms, "passes": passes, "foreign": round(foreign, 3)}
+    def add(self, impl, preset, tokens, ms, passes, foreign, timing="host"):
+        entry = {"ms": ms, "passes": passes, "foreign": round(foreign, 3), "timing": timing}
         self.rounds.setdefault((preset, impl, tokens), []).append(entry)
         noise = "" if foreign <= MAX_FOREIGN else f", others burnt {foreign:.2f} CPUs"
         line = f"{preset} {impl} T={tokens}: {ms['median']:.2f} ms{noise}"
@@ -284,6 +388,7 @@ class Results:
                 },
                 "rounds": len(used),
                 "disturbed": not clean,
+                "timing": used[-1]["timing"],
                 "foreign": max(e["foreign"] for e in used),
             }
 
@@ -307,32 +412,58 @@ def shorten(ms):
     return f"{ms:.{max(0, 2 - math.floor(math.log10(ms)))}f}" if ms > 0 else "0"
 
 
+def layers_of(preset, weights, dtype, options):
+    """The implementations that this torch has, each compared with the loop on the same input."""
+    layers = {}
+    for impl in options.impl:
+        what = f"{preset.name} {impl} {dtype}"
+        try:
+            if impl == "compile":  # compared per number of tokens, which is when it is built
+                layers[impl] = compiled(preset, weights, options.compile_mode)
+                continue
+            layers[impl] = IMPLEMENTATIONS[impl](preset, weights)
+            expected = layers.get("loop") or loop(preset, weights)
+            x = torch.randn(3, preset.hidden, device=options.device).to(DTYPES[dtype])
+            check(layers[impl], expected, x, what)
+        except (ImportError, NotImplementedError, RuntimeError) as reason:
+            print(f"{what}: left out, {reason}", file=sys.stderr)
+            layers.pop(impl, None)
+    return layers
+
+
 def measure_torch(name, options, results):
     preset = PRESETS[name]
     for dtype in options.dtypes:
-        weights = Weights(preset, DTYPES[dtype])
-        layers = {}
-        for impl in options.impl:
-            try:
-                layers[impl] = IMPLEMENTATIONS[impl](preset, weights)
-                expected = layers.get("loop") or loop(preset, weights)
-                x = torch.randn(3, preset.hidden).to(DTYPES[dtype])
-                check(layers[impl], expected, x, f"{name} {impl} {dtype}")
-            except (ImportError, NotImplementedError, RuntimeError) as reason:
-                print(f"{name} {impl} {dtype}: left out, {reason}", file=sys.stderr)
-                layers.pop(impl, None)
+        if options.device == "cuda":
+            torch.cuda.empty_cache()
+            needed, free = preset.bytes(DTYPES[dtype]), torch.cuda.mem_get_info()[0]
+            if needed > 0.8 * free:
+                text = f"left out, {needed / 1e9:.1f} GB of weights, {free / 1e9:.1f} GB are free"
+                print(f"{name} {dtype}: {text}", file=sys.stderr)
+                continue
+        weights = Weights(preset, DTYPES[dtype], options.device)
+        layers = layers_of(preset, weights, dtype, options)
         for tokens in options.tokens:
             batches = max(4, 64 // tokens)  # few tokens must not find their experts in the cache
-            inputs = list(torch.randn(batches, tokens, preset.hidden).to(DTYPES[dtype]))
+            shape = batches, tokens, preset.hidden
+            inputs = list(torch.randn(*shape, device=options.device).to(DTYPES[dtype]))
             for impl, layer in layers.items():
                 row = f"torch {impl} {dtype}"
                 if results.slowest(row, name, tokens) > 1e3 * options.once_above:
                     continue
-                times, foreign = undisturbed(
-                    lambda: time_passes(layer, inputs, options.seconds, options.passes)
+                if impl == "compile":
+                    torch.compiler.reset()  # it gives up after some numbers of tokens
+                    try:
+                        check(layer, loop(preset, weights), inputs[0], f"{row} {name} T={tokens}")
+                    except Exception as reason:  # whatever its compilers make of it
+                        first = str(reason).strip().split("\n")[0]
+                        print(f"{row} {name} T={tokens}: left out, {first}", file=sys.stderr)
+                        continue
+                (times, timing), foreign = undisturbed(
+                    lambda: timed_passes(impl, layer, inputs, options)
                 )
                 ms = {"median": statistics.median(times), "min": times[0], "max": times[-1]}
-                results.add(row, name, tokens, ms, len(times), foreign)
+                results.add(row, name, tokens, ms, len(times), foreign, timing)
 
 
 def run(command):
@@ -345,9 +476,11 @@ def run(command):
 def measure_jmoe(name, options, results):
     """Ours guards its cells itself where it can; the figure of the whole run is a last resort."""
     tokens = ",".join(map(str, options.tokens))
-    command = [options.jmoe, "bench", "--preset", name, "--tokens", tokens, "--backend", "vector"]
-    command += ["--weights", ",".join(reversed(options.jmoe_dtypes or options.dtypes))]
-    command += ["--threads", str(options.threads), "--json"]
+    backend = "cuda" if options.device == "cuda" else "vector"
+    command = [options.jmoe, "bench", "--preset", name, "--tokens", tokens, "--backend", backend]
+    command += ["--weights", ",".join(reversed(options.jmoe_dtypes or options.dtypes)), "--json"]
+    if options.device == "cpu":
+        command += ["--threads", str(options.threads)]
     meter = ForeignMeter()
     report = json.loads(run(command))
     whole_run = meter.stop()
@@ -358,7 +491,8 @@ def measure_jmoe(name, options, results):
             impl += f" ({experts} experts)"
         foreign = row.get("other_cpu_seconds_per_second")
         foreign = whole_run if foreign is None else foreign
-        results.add(impl, name, row["tokens"], row["ms"], row.get("passes"), foreign)
+        timing = row.get("timing", "host")
+        results.add(impl, name, row["tokens"], row["ms"], row.get("passes"), foreign, timing)
     return report
 
 
@@ -374,7 +508,9 @@ def measure_also(command, name, options, results):
 
 def some_of(known):
     def parse(text):
-        names = list(known) if text == "all" else text.split(",")
+        if text == "all":  # depends on the device
+            return text
+        names = text.split(",")
         unknown = [name for name in names if name not in known]
         if unknown:
             expected = "all or some of " + ",".join(known)
@@ -388,15 +524,51 @@ def numbers(text):
     return [int(number) for number in text.split(",")]
 
 
+def all_of(known, options):
+    return [name for name in known if options.device == "cuda" or name not in GPU_ONLY]
+
+
+def complete(options):
+    """Fills in what depends on the device."""
+    gpu = options.device == "cuda"
+    if gpu and not torch.cuda.is_available():
+        sys.exit(
+            f"--device cuda: torch {torch.__version__} finds no GPU; expected one that nvidia-smi"
+            " lists and a build of torch for CUDA, or use --device cpu"
+        )
+    if gpu and (options.dtypes or ["bf16"]) != ["bf16"]:
+        sys.exit("--dtypes: expected bf16 on a GPU; leave the option out")
+    options.dtypes = options.dtypes or ("bf16" if gpu else "all")
+    options.impl = options.impl or (["loop", "grouped_mm"] + (["compile"] if gpu else []))
+    known = {"preset": PRESETS, "dtypes": DTYPES, "impl": IMPLEMENTATIONS, "jmoe_dtypes": DTYPES}
+    for name, names in known.items():
+        if getattr(options, name) == "all":
+            setattr(options, name, all_of(names, options))
+        elif isinstance(getattr(options, name), str):
+            setattr(options, name, [getattr(options, name)])
+    return options
+
+
 def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     option = parser.add_argument
+    option("--device", choices=("cpu", "cuda"), default="cpu")
     option("--preset", type=some_of(PRESETS), default="olmoe-1b-7b", help="a list or all")
     option("--tokens", type=numbers, default="1,16,128,512,2048")
-    option("--dtypes", type=some_of(DTYPES), default="all", help="f32,bf16")
-    option("--impl", type=some_of(IMPLEMENTATIONS), default="loop,grouped_mm", help="a list or all")
+    option("--dtypes", type=some_of(DTYPES), help="f32,bf16; on a GPU bf16")
+    option(
+        "--impl",
+        type=some_of(IMPLEMENTATIONS),
+        help="a list or all; default: loop,grouped_mm, and compile on a GPU",
+    )
+    option(
+        "--compile-mode",
+        choices=("default", "max-autotune-no-cudagraphs"),
+        default="max-autotune-no-cudagraphs",
+        help="of torch.compile",
+    )
     option("--threads", type=int, default=os.cpu_count())
     option("--rounds", type=int, default=3)
     option("--seconds", type=float, default=1.5, help="time of a cell in a round")
@@ -419,14 +591,19 @@ def parse_arguments():
         " a line of JSON per cell: impl, preset, tokens, ms {median, min, max}, foreign",
     )
     option("--json", metavar="FILE", help="write the medians and every round there")
-    return parser.parse_args()
+    return complete(parser.parse_args())
 
 
 def main():
     options = parse_arguments()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    results, jmoe_reports = Results(), []
+    results, jmoe_reports, ceilings = Results(), [], None
+    if options.device == "cuda":
+        ceilings = gpu_ceilings()
+        copy, dense = ceilings["copy_gbps"], ceilings["dense_bf16_tflops"]
+        text = f"copy {copy:.0f} GB/s, dense bf16 {dense:.0f} TFLOP/s"
+        print(f"{ceilings['device']}: {text}\n", flush=True)
     for name in options.preset:
         for _ in range(options.rounds):
             measure_torch(name, options, results)
@@ -439,6 +616,8 @@ def main():
         report = {
             "torch": torch.__version__,
             "threads": options.threads,
+            "device": options.device,
+            "ceilings": ceilings,
             "results": list(results.merged()),
             "rounds": [
                 {"preset": p, "impl": i, "tokens": t, **e}

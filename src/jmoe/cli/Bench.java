@@ -48,6 +48,9 @@ import java.util.function.LongSupplier;
             "just before each preset: multiply-adds on registers, and reading memory in",
             "order. moves is the share of route, sort, permute and unpermute.",
             "",
+            "On cuda a pass is a captured graph in the type of the weights, timed by events;",
+            "its ceilings are a dense product in bf16 and a copy within the device.",
+            "",
             "Examples:",
             "  jmoe bench",
             "  jmoe bench --preset mixtral-8x7b --tokens 1,512 --weights bf16,f16",
@@ -191,7 +194,12 @@ final class Bench implements Callable<Integer> {
                 continue;
             }
             for (OpenBackend backend : open) {
-                BenchSeries series = series(fitting, type, backend, ceilings, sizes);
+                Ceilings own =
+                        backend.backend() == Backend.CUDA
+                                ? DeviceCeilings.measure(
+                                        backend.kernels(), backend.backend().emulated())
+                                : ceilings;
+                BenchSeries series = series(fitting, type, backend, own, sizes);
                 all.add(series);
                 if (!json) {
                     series.print(screen);

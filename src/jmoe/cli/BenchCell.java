@@ -7,6 +7,7 @@ import jmoe.cli.TimedKernels.Stage;
 import java.lang.management.ManagementFactory;
 import java.lang.management.MemoryPoolMXBean;
 import java.lang.management.MemoryType;
+import java.util.Arrays;
 import java.util.EnumMap;
 import java.util.Map;
 
@@ -64,6 +65,9 @@ record BenchCell(
      */
     static BenchCell measure(BenchLayer layer, int tokens, long nanos) {
         try (BenchLayer.Batches batches = layer.open(tokens)) {
+            if (layer.onDevice()) {
+                return replayed(layer, batches, nanos);
+            }
             OtherLoad load = OtherLoad.watch();
             Passes cold = new Passes(layer.kernels());
             Total coldTotal = new Total();
@@ -79,6 +83,58 @@ record BenchCell(
             }
             return best;
         }
+    }
+
+    /**
+     * Times replays of captured passes; stages in passes that are not captured, in which the device
+     * waits for the host before each operation. Other load on the host does not matter.
+     */
+    private static BenchCell replayed(BenchLayer layer, BenchLayer.Batches batches, long nanos) {
+        Passes passes = new Passes(layer.kernels());
+        Total total = new Total();
+        if (!layer.emulated()) {
+            batches.forward();
+        }
+        do {
+            total.measure(passes, batches);
+        } while (!layer.emulated() && passes.count() < MIN_PASSES);
+        double[] samples = new double[layer.emulated() ? 1 : ENOUGH_PASSES];
+        int count = 0;
+        try (CapturedPasses captured = batches.capture()) {
+            if (!layer.emulated()) {
+                captured.nanos();
+            }
+            long start = System.nanoTime();
+            long allocated = allocatedSoFar();
+            while (count < samples.length
+                    && (count < MIN_PASSES || System.nanoTime() - start < 2 * nanos)) {
+                samples[count++] = captured.nanos();
+            }
+            total.allocated = (allocatedSoFar() - allocated) / ((long) count * captured.count());
+        }
+        double[] sorted = Arrays.copyOf(samples, count);
+        Arrays.sort(sorted);
+        BenchCell cell = of(batches, passes, total, Double.NaN);
+        return cell.timed(count, sorted[count / 2], sorted[0], sorted[count - 1]);
+    }
+
+    /** The same with the times of other passes. */
+    private BenchCell timed(int count, double median, double min, double max) {
+        return new BenchCell(
+                tokens,
+                count,
+                median,
+                min,
+                max,
+                stageNanos,
+                flops,
+                bytes,
+                experts,
+                otherLoad,
+                peakHeapBytes,
+                allocatedBytes,
+                workspaceBytes,
+                notFinite);
     }
 
     /** Sums over passes. */
@@ -193,12 +249,19 @@ record BenchCell(
         return bytes / medianNanos;
     }
 
-    /** Share of the layer that is spent on finding and moving rows. */
+    /**
+     * Share of the layer that is spent on finding and moving rows. Replayed passes take less than
+     * their stages one by one.
+     */
     double movesShare() {
         double nanos = 0;
+        double stages = 0;
+        for (double stage : stageNanos.values()) {
+            stages += stage;
+        }
         for (Stage stage : MOVES) {
             nanos += stageNanos.getOrDefault(stage, 0.0);
         }
-        return nanos / medianNanos;
+        return nanos / Math.max(medianNanos, stages);
     }
 }

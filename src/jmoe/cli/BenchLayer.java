@@ -1,8 +1,10 @@
 package jmoe.cli;
 
+import jmoe.Backend;
 import jmoe.MoeLayer;
 import jmoe.Workspace;
 import jmoe.ops.Activation;
+import jmoe.ops.Kernels;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.MoeWeights;
 import jmoe.tensor.DType;
@@ -17,8 +19,12 @@ final class BenchLayer implements AutoCloseable {
     private final Preset preset;
     private final DType type;
     private final TimedKernels kernels;
+    private final OpenBackend backend;
     private final @Nullable Arena raw;
     private final MoeLayer layer;
+
+    /** The same layer on the backend itself. */
+    private final MoeLayer unclocked;
 
     /**
      * Makes the weights; those that the backend arranged anew are freed again.
@@ -30,6 +36,7 @@ final class BenchLayer implements AutoCloseable {
     BenchLayer(Preset preset, DType type, OpenBackend backend) {
         this.preset = preset;
         this.type = type;
+        this.backend = backend;
         kernels = new TimedKernels(backend.kernels());
         Arena arena = Arena.ofShared();
         boolean keeps = false;
@@ -37,6 +44,8 @@ final class BenchLayer implements AutoCloseable {
             MoeWeights weights = RandomLayer.weights(preset, type, arena);
             layer = new MoeLayer(preset.config(), weights, kernels);
             keeps = layer.weights().equals(weights);
+            // What is prepared already stays where it is.
+            unclocked = new MoeLayer(preset.config(), layer.weights(), backend.kernels());
         } finally {
             if (!keeps) {
                 arena.close();
@@ -66,11 +75,12 @@ final class BenchLayer implements AutoCloseable {
             this.tokens = tokens;
             count = count(tokens);
             int hidden = preset.config().hidden();
-            inputs = Tensor.allocate(arena, DType.F32, (long) count * tokens, hidden);
+            DType passType = onDevice() ? type : DType.F32;
+            inputs = Tensor.allocate(arena, passType, (long) count * tokens, hidden);
             RandomLayer.fill(inputs, 1, tokens);
-            y = Tensor.allocate(arena, DType.F32, tokens, hidden);
+            y = Tensor.allocate(arena, passType, tokens, hidden);
             tokenTypes = preset.config().numTokenTypes() > 1 ? alternating() : null;
-            workspace = layer.workspace(tokens);
+            workspace = layer.workspace(tokens, passType);
         }
 
         private Tensor alternating() {
@@ -84,9 +94,34 @@ final class BenchLayer implements AutoCloseable {
         /** Runs a pass over the next batch. */
         void forward() {
             next = (next + 1) % count;
-            long first = (long) next * tokens;
-            Tensor types = tokenTypes == null ? null : tokenTypes.slice(first, tokens);
-            layer.forward(inputs.slice(first, tokens), types, y, workspace);
+            layer.forward(input(next), types(next), y, workspace);
+        }
+
+        private Tensor input(int batch) {
+            return inputs.slice((long) batch * tokens, tokens);
+        }
+
+        private @Nullable Tensor types(int batch) {
+            return tokenTypes == null ? null : tokenTypes.slice((long) batch * tokens, tokens);
+        }
+
+        /** Captures the passes over some of the batches, without clocks in them. */
+        CapturedPasses capture() {
+            Kernels plain = backend.kernels();
+            CapturedPasses passes = new CapturedPasses(plain, tokens);
+            boolean complete = false;
+            try {
+                int batches = emulated() ? 1 : CapturedPasses.batches(tokens);
+                for (int batch = 0; batch < Math.min(count, batches); batch++) {
+                    passes.add(unclocked, input(batch), types(batch));
+                }
+                complete = true;
+                return passes;
+            } finally {
+                if (!complete) {
+                    passes.close();
+                }
+            }
         }
 
         int tokens() {
@@ -169,6 +204,16 @@ final class BenchLayer implements AutoCloseable {
         return kernels;
     }
 
+    /** Whether passes are replayed on a device, with rows of the type of the weights. */
+    boolean onDevice() {
+        return backend.backend() == Backend.CUDA;
+    }
+
+    /** Whether times mean nothing. */
+    boolean emulated() {
+        return backend.backend().emulated();
+    }
+
     /** Makes the inputs of one size of batch. */
     Batches open(int tokens) {
         return new Batches(tokens);
@@ -192,6 +237,7 @@ final class BenchLayer implements AutoCloseable {
 
     @Override
     public void close() {
+        unclocked.close();
         layer.close();
         if (raw != null) {
             raw.close();

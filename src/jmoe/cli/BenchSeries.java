@@ -75,6 +75,19 @@ record BenchSeries(
                 + ")";
     }
 
+    /** Whether the ceilings are those of a device. */
+    private boolean onDevice() {
+        return backend == Backend.CUDA;
+    }
+
+    /** The ceilings of a device in words. */
+    private String deviceText() {
+        return Units.significant(ceilings.fmaGflops())
+                + " GFLOP/s dense product in bf16, "
+                + Units.significant(ceilings.streamGbps())
+                + " GB/s copied";
+    }
+
     /** What a chart calls it. */
     String label() {
         return preset.name() + " " + id(weights) + ", " + backend.id();
@@ -89,6 +102,9 @@ record BenchSeries(
                         + Units.bytes(preset.weightBytes(weights))
                         + ", "
                         + description);
+        if (onDevice()) {
+            screen.line("  replayed, timed by events; ceilings: " + deviceText());
+        }
         screen.line();
         if (!cells.isEmpty()) {
             printRates(screen);
@@ -108,9 +124,9 @@ record BenchSeries(
                         "ms (median)",
                         "min - max",
                         "GFLOP/s",
-                        "of FMA",
+                        onDevice() ? "of dense" : "of FMA",
                         "GB/s",
-                        "of stream",
+                        onDevice() ? "of copy" : "of stream",
                         "experts");
         for (BenchCell cell : cells) {
             table.row(
@@ -216,6 +232,7 @@ record BenchSeries(
         json.put("of_stream", cell.gbps() / ceilings.streamGbps());
         json.put("ceilings", json(ceilings));
         json.put("threads", threads);
+        json.put("timing", onDevice() ? "graph" : "host");
         json.put("passes", cell.passes());
         json.put("flops", cell.flops());
         json.put("weight_bytes_touched", cell.bytes());

@@ -88,10 +88,10 @@ final class TimedKernels implements Kernels {
         return meters.get(stage);
     }
 
-    private void add(Stage stage, long start, long stop, long touchedBytes, long operations) {
+    private void add(Stage stage, double nanos, long touchedBytes, long operations) {
         Meter meter = meters.get(stage);
         meter.calls++;
-        meter.nanos += stop - start;
+        meter.nanos += Math.round(nanos);
         meter.bytes += touchedBytes;
         meter.flops += operations;
     }
@@ -103,40 +103,33 @@ final class TimedKernels implements Kernels {
             @Nullable Tensor selectionBias,
             @Nullable Tensor tokenTypes,
             Routing routing) {
-        long start = System.nanoTime();
-        kernels.route(logits, config, selectionBias, tokenTypes, routing);
-        kernels.synchronise();
-        long stop = System.nanoTime();
+        double nanos =
+                kernels.nanos(
+                        () -> kernels.route(logits, config, selectionBias, tokenTypes, routing));
         long touched =
                 logits.numBytes()
                         + bytes(selectionBias)
                         + bytes(tokenTypes)
                         + routing.topkIds().numBytes()
                         + routing.topkWeights().numBytes();
-        add(Stage.ROUTE, start, stop, touched, FLOPS_PER_LOGIT * logits.numElements());
+        add(Stage.ROUTE, nanos, touched, FLOPS_PER_LOGIT * logits.numElements());
     }
 
     @Override
     public void sortByExpert(Routing routing) {
-        long start = System.nanoTime();
-        kernels.sortByExpert(routing);
-        kernels.synchronise();
-        long stop = System.nanoTime();
+        double nanos = kernels.nanos(() -> kernels.sortByExpert(routing));
         long touched =
                 routing.topkIds().numBytes()
                         + routing.tokensPerExpert().numBytes()
                         + routing.expertOffsets().numBytes()
                         + rows(onHost(routing.expertOffsets())) * Integer.BYTES
                         + routing.slotToRow().numBytes();
-        add(Stage.SORT, start, stop, touched, 0);
+        add(Stage.SORT, nanos, touched, 0);
     }
 
     @Override
     public void permute(Tensor x, Routing routing, @Nullable Tensor weights, Tensor rows) {
-        long start = System.nanoTime();
-        kernels.permute(x, routing, weights, rows);
-        kernels.synchronise();
-        long stop = System.nanoTime();
+        double nanos = kernels.nanos(() -> kernels.permute(x, routing, weights, rows));
         long numRows = rows(onHost(routing.expertOffsets()));
         long elements = numRows * x.dim(1);
         long touched =
@@ -144,16 +137,13 @@ final class TimedKernels implements Kernels {
                         + rows.dtype().numBytes(elements)
                         + numRows * Integer.BYTES
                         + bytes(weights);
-        add(Stage.PERMUTE, start, stop, touched, weights == null ? 0 : elements);
+        add(Stage.PERMUTE, nanos, touched, weights == null ? 0 : elements);
     }
 
     @Override
     public void groupedGemm(
             Tensor x, Tensor weight, @Nullable Tensor bias, Tensor expertOffsets, Tensor y) {
-        long start = System.nanoTime();
-        kernels.groupedGemm(x, weight, bias, expertOffsets, y);
-        kernels.synchronise();
-        long stop = System.nanoTime();
+        double nanos = kernels.nanos(() -> kernels.groupedGemm(x, weight, bias, expertOffsets, y));
         long outputs = weight.dim(1);
         long inputs = weight.dim(2);
         Tensor offsets = onHost(expertOffsets);
@@ -165,7 +155,7 @@ final class TimedKernels implements Kernels {
                         + weight.dtype().numBytes(groups * outputs * inputs)
                         + (bias == null ? 0 : bias.dtype().numBytes(groups * outputs));
         Stage stage = weight.dim(0) == 1 ? Stage.DENSE : Stage.GEMM;
-        add(stage, start, stop, touched, 2 * rows * outputs * inputs);
+        add(stage, nanos, touched, 2 * rows * outputs * inputs);
     }
 
     @Override
@@ -186,6 +176,11 @@ final class TimedKernels implements Kernels {
     @Override
     public void synchronise() {
         kernels.synchronise();
+    }
+
+    @Override
+    public double nanos(Runnable operations) {
+        return kernels.nanos(operations);
     }
 
     @Override
@@ -211,10 +206,9 @@ final class TimedKernels implements Kernels {
             ExpertWeights experts,
             Tensor scratch,
             Tensor hidden) {
-        long start = System.nanoTime();
-        kernels.gateUpSwiglu(x, routing, weights, experts, scratch, hidden);
-        kernels.synchronise();
-        long stop = System.nanoTime();
+        double nanos =
+                kernels.nanos(
+                        () -> kernels.gateUpSwiglu(x, routing, weights, experts, scratch, hidden));
         Tensor offsets = onHost(routing.expertOffsets());
         Tensor weight = experts.gateUp();
         long rows = offsets.getInt(experts.numExperts());
@@ -225,29 +219,24 @@ final class TimedKernels implements Kernels {
                         + weight.dtype().numBytes(groupsWithRows(offsets, weight) * matrixElements)
                         + bytes(weights);
         long flops = 2 * matrixElements + FLOPS_PER_ACTIVATION * hidden.dim(1);
-        add(Stage.GATE_UP, start, stop, touched, rows * flops);
+        add(Stage.GATE_UP, nanos, touched, rows * flops);
     }
 
     @Override
     public void swiglu(Tensor gateUp, Activation activation, Tensor expertOffsets, Tensor hidden) {
-        long start = System.nanoTime();
-        kernels.swiglu(gateUp, activation, expertOffsets, hidden);
-        kernels.synchronise();
-        long stop = System.nanoTime();
+        double nanos =
+                kernels.nanos(() -> kernels.swiglu(gateUp, activation, expertOffsets, hidden));
         long rows = rows(onHost(expertOffsets));
         long elements = rows * hidden.dim(1);
         long touched =
                 gateUp.dtype().numBytes(rows * gateUp.dim(1)) + hidden.dtype().numBytes(elements);
-        add(Stage.SWIGLU, start, stop, touched, FLOPS_PER_ACTIVATION * elements);
+        add(Stage.SWIGLU, nanos, touched, FLOPS_PER_ACTIVATION * elements);
     }
 
     @Override
     public void unpermute(
             Tensor rows, Routing routing, @Nullable Tensor weights, Residual residual, Tensor y) {
-        long start = System.nanoTime();
-        kernels.unpermute(rows, routing, weights, residual, y);
-        kernels.synchronise();
-        long stop = System.nanoTime();
+        double nanos = kernels.nanos(() -> kernels.unpermute(rows, routing, weights, residual, y));
         long elements = rows(onHost(routing.expertOffsets())) * y.dim(1);
         long touched =
                 rows.dtype().numBytes(elements)
@@ -255,7 +244,7 @@ final class TimedKernels implements Kernels {
                         + bytes(weights)
                         + bytes(residual.addend())
                         + y.numBytes();
-        add(Stage.UNPERMUTE, start, stop, touched, 2 * elements);
+        add(Stage.UNPERMUTE, nanos, touched, 2 * elements);
     }
 
     @Override

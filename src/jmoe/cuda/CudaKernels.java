@@ -225,6 +225,23 @@ public final class CudaKernels implements Kernels {
         }
     }
 
+    /** By events of the driver, so that what the host does before does not count. */
+    @Override
+    public double nanos(Runnable operations) {
+        context.enter();
+        try (CudaEvent start = new CudaEvent(context, true);
+                CudaEvent end = new CudaEvent(context, true)) {
+            context.refuseInCapture("a wait for the device");
+            start.record(context.stream());
+            operations.run();
+            end.record(context.stream());
+            end.synchronise();
+            return 1e6 * end.millisecondsSince(start);
+        } finally {
+            context.exit();
+        }
+    }
+
     /**
      * Captures operations in a graph of the driver. The turn is this thread's until it is complete;
      * other threads wait.

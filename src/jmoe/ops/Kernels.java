@@ -124,6 +124,20 @@ public interface Kernels extends AutoCloseable {
     default void synchronise() {}
 
     /**
+     * Runs operations, waits for them and says how long they took: by the clock of the device, if
+     * there is one, from where they begin there.
+     *
+     * @param operations calls operations of this backend
+     * @return nanoseconds
+     */
+    default double nanos(Runnable operations) {
+        long start = System.nanoTime();
+        operations.run();
+        synchronise();
+        return System.nanoTime() - start;
+    }
+
+    /**
      * Captures operations, to run them again and again without the cost of calling each: on a
      * device as one graph. Capturing computes nothing.
      *

@@ -7,6 +7,7 @@ import jmoe.checkpoint.Json;
 
 import org.junit.platform.engine.TestExecutionResult;
 import org.junit.platform.engine.TestExecutionResult.Status;
+import org.junit.platform.engine.discovery.DiscoverySelectors;
 import org.junit.platform.launcher.Launcher;
 import org.junit.platform.launcher.TagFilter;
 import org.junit.platform.launcher.TestExecutionListener;
@@ -25,12 +26,16 @@ import java.util.Map;
 
 /**
  * What gpu-check runs on a machine that has no Maven: {@code probe FILE} says what device there is;
- * {@code tests FILE PATTERN} runs the tests of this package whose class names match, on that
+ * {@code tests FILE PATTERN} runs the tests whose class names after {@code jmoe.} match, on that
  * device. Both write a JSON file; the last line of the output sums up.
  */
 final class DeviceCheck {
     private static final int FAILED = 1;
     private static final int UNUSABLE = 2;
+
+    /** Tests of layers on every backend, which are not in this package. */
+    private static final List<String> LAYER_TESTS =
+            List.of("jmoe.CapturedLayerTest", "jmoe.RowTypeTest");
 
     private DeviceCheck() {}
 
@@ -87,7 +92,9 @@ final class DeviceCheck {
         LauncherDiscoveryRequestBuilder request =
                 LauncherDiscoveryRequestBuilder.request()
                         .selectors(selectPackage(DeviceCheck.class.getPackageName()))
-                        .filters(includeClassNamePatterns("jmoe\\.cuda\\." + pattern));
+                        .selectors(
+                                LAYER_TESTS.stream().map(DiscoverySelectors::selectClass).toList())
+                        .filters(includeClassNamePatterns("jmoe\\.(" + pattern + ")"));
         if (CudaDriver.emulatorName() != null) {
             // Minutes each, on the CPU.
             request.filters(TagFilter.excludeTags("large"));

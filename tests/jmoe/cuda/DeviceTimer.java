@@ -5,6 +5,7 @@ import jcuda.driver.CUdevice;
 import jcuda.driver.CUevent;
 import jcuda.driver.JCudaDriver;
 
+import jmoe.ops.Replay;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
@@ -13,20 +14,23 @@ import java.util.Arrays;
 import java.util.function.IntConsumer;
 
 /**
- * Times what is queued by events of the driver. Work is queued behind a copy that keeps the device
- * busy meanwhile, so that it then runs back to back, however slow the host is.
+ * Times operations by events of the driver around a replayed graph of many of them. It is queued
+ * behind a copy that keeps the device busy meanwhile, so that the operations run back to back,
+ * however slow the host is.
  */
 final class DeviceTimer implements AutoCloseable {
     private static final int ROUNDS = 5;
     private static final int MAX_REPEATS = 200;
 
     /** What a round may take on the device. */
-    private static final double ROUND_MICROS = 20_000;
+    private static final double ROUND_MICROS = 15_000;
 
     private final CudaKernels kernels;
     private final boolean once;
     private final Tensor copyFrom;
     private final Tensor copyTo;
+    private final CUdevice device = new CUdevice();
+    private final CUcontext context = new CUcontext();
     private final CUevent start = new CUevent();
     private final CUevent end = new CUevent();
     private final double copyMicros;
@@ -51,20 +55,37 @@ final class DeviceTimer implements AutoCloseable {
     DeviceTimer(CudaKernels kernels, Arena arena, long copyBytes, boolean once) {
         this.kernels = kernels;
         this.once = once;
-        makeCurrent(kernels.device().ordinal());
-        check(JCudaDriver.cuEventCreate(start, 0), "cuEventCreate");
-        check(JCudaDriver.cuEventCreate(end, 0), "cuEventCreate");
+        createEvents();
         copyFrom = kernels.allocate(arena, DType.U8, copyBytes);
         copyTo = kernels.allocate(arena, DType.U8, copyBytes);
         copyMicros = copyMicros();
     }
 
-    /** The kernels make it current only while they use it; events want it here. */
-    private static void makeCurrent(int ordinal) {
-        CUdevice device = new CUdevice();
-        CUcontext context = new CUcontext();
-        check(JCudaDriver.cuDeviceGet(device, ordinal), "cuDeviceGet");
+    /**
+     * Times what other kernels queue.
+     *
+     * @param kernels on the same device
+     * @param other has the memory for copies and knows what they take
+     */
+    DeviceTimer(CudaKernels kernels, DeviceTimer other) {
+        this.kernels = kernels;
+        once = other.once;
+        createEvents();
+        copyFrom = other.copyFrom;
+        copyTo = other.copyTo;
+        copyMicros = other.copyMicros;
+    }
+
+    private void createEvents() {
+        check(JCudaDriver.cuDeviceGet(device, kernels.device().ordinal()), "cuDeviceGet");
         check(JCudaDriver.cuDevicePrimaryCtxRetain(context, device), "cuDevicePrimaryCtxRetain");
+        makeCurrent();
+        check(JCudaDriver.cuEventCreate(start, 0), "cuEventCreate");
+        check(JCudaDriver.cuEventCreate(end, 0), "cuEventCreate");
+    }
+
+    /** The kernels make it current only while they use it; events and graphs want it here. */
+    private void makeCurrent() {
         check(JCudaDriver.cuCtxSetCurrent(context), "cuCtxSetCurrent");
     }
 
@@ -90,6 +111,7 @@ final class DeviceTimer implements AutoCloseable {
     }
 
     private void begin() {
+        makeCurrent();
         check(JCudaDriver.cuEventRecord(start, kernels.stream()), "cuEventRecord");
     }
 
@@ -124,28 +146,33 @@ final class DeviceTimer implements AutoCloseable {
         begin();
         operation.accept(1 % sets);
         int repeats = (int) Math.clamp(ROUND_MICROS / end(), 2, MAX_REPEATS);
-        double hostMicros = queue(operation, sets, repeats);
-        kernels.synchronise();
-        double[] micros = new double[ROUNDS];
-        double[] host = new double[ROUNDS];
-        for (int round = 0; round < ROUNDS; round++) {
-            for (double busy = 0; busy < 2 * hostMicros * repeats; busy += copyMicros) {
-                copy();
-            }
-            begin();
-            host[round] = queue(operation, sets, repeats);
-            micros[round] = end() / repeats;
+        long begin = System.nanoTime();
+        queue(operation, sets, repeats);
+        double hostMicros = (System.nanoTime() - begin) / 1e3 / repeats;
+        try (Replay replay = kernels.capture(() -> queue(operation, sets, repeats))) {
+            return new Time(replayMicros(replay) / repeats, hostMicros, repeats);
         }
-        return new Time(median(micros), median(host), repeats);
     }
 
-    /** Microseconds of the host for each. */
-    private static double queue(IntConsumer operation, int sets, int repeats) {
-        long begin = System.nanoTime();
+    private static void queue(IntConsumer operation, int sets, int repeats) {
         for (int i = 0; i < repeats; i++) {
             operation.accept(i % sets);
         }
-        return (System.nanoTime() - begin) / 1e3 / repeats;
+    }
+
+    /** The median of some rounds; a round before them brings the graph to the device. */
+    private double replayMicros(Replay replay) {
+        double[] micros = new double[ROUNDS];
+        for (int round = -1; round < ROUNDS; round++) {
+            copy();
+            begin();
+            replay.run();
+            double passed = end();
+            if (round >= 0) {
+                micros[round] = passed;
+            }
+        }
+        return median(micros);
     }
 
     private static double median(double[] values) {
@@ -156,7 +183,9 @@ final class DeviceTimer implements AutoCloseable {
 
     @Override
     public void close() {
+        makeCurrent();
         check(JCudaDriver.cuEventDestroy(start), "cuEventDestroy");
         check(JCudaDriver.cuEventDestroy(end), "cuEventDestroy");
+        check(JCudaDriver.cuDevicePrimaryCtxRelease(device), "cuDevicePrimaryCtxRelease");
     }
 }

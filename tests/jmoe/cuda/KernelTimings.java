@@ -11,7 +11,6 @@ import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
@@ -25,7 +24,7 @@ import java.util.function.IntConsumer;
  * elements, for tools that look for errors.
  */
 final class KernelTimings {
-    private static final int[] TOKENS = {1, 16, 64, 512, 4096};
+    private static final int[] TOKENS = {1, 8, 64, 512, 4096};
     private static final int[] FEW_TOKENS = {1, 33};
 
     /** Tokens at which every combination of element types is timed. */
@@ -43,32 +42,7 @@ final class KernelTimings {
     private final DeviceTimer timer;
     private final boolean smallest;
     private final long seed = new SplittableRandom().nextLong();
-    private final List<Timing> timings = new ArrayList<>();
-    private final List<String> failures = new ArrayList<>();
-
-    /**
-     * One kernel at one size.
-     *
-     * @param kernel operation and types, as in the kernel's symbol
-     * @param shape sizes
-     * @param tokens T
-     * @param sets of operands, used in turn
-     * @param bytes that must be read and written
-     * @param flops multiplications and additions; 0 where bytes are what counts
-     * @param time how long it takes
-     */
-    private record Timing(
-            String kernel,
-            TimedShape shape,
-            int tokens,
-            int sets,
-            long bytes,
-            double flops,
-            DeviceTimer.Time time) {
-        double gigabytesPerSecond() {
-            return bytes / (1000 * time.micros());
-        }
-    }
+    private final TimingLog log = new TimingLog();
 
     private KernelTimings(CudaKernels kernels, DeviceTimer timer, boolean smallest) {
         this.kernels = kernels;
@@ -99,7 +73,7 @@ final class KernelTimings {
                 Files.writeString(Path.of(args[rest]), Json.text(timings.json()) + "\n");
             }
             timings.print();
-            if (!timings.failures.isEmpty()) {
+            if (!timings.log.failures().isEmpty()) {
                 System.exit(1);
             }
         }
@@ -121,6 +95,7 @@ final class KernelTimings {
                 }
             }
         }
+        new ProductTimings(kernels, timer, log, seed, smallest).run();
     }
 
     /** All operations at one size: those that have types, from one to another. */
@@ -128,7 +103,11 @@ final class KernelTimings {
         try (Arena arena = Arena.ofShared()) {
             Operations operations =
                     new Operations(
-                            shape, tokens, from, to, new TimedOperands(kernels, arena, seed));
+                            shape,
+                            tokens,
+                            from,
+                            to,
+                            new TimedOperands(kernels, arena, seed, !smallest));
             if (from == to && to == DType.BF16) {
                 operations.route();
                 operations.sortByExpert();
@@ -137,7 +116,9 @@ final class KernelTimings {
             operations.permute();
             operations.swiglu();
             operations.unpermute();
-            operations.groupedGemm();
+            if (!GroupedGemm.onMatrixUnits(from, to)) {
+                operations.groupedGemm();
+            }
             kernels.synchronise();
         }
     }
@@ -171,12 +152,7 @@ final class KernelTimings {
         }
 
         private void add(String kernel, int sets, long bytes, double flops, IntConsumer operation) {
-            try {
-                DeviceTimer.Time time = timer.time(operation, sets);
-                timings.add(new Timing(kernel, shape, tokens, sets, bytes, flops, time));
-            } catch (CudaException | IllegalStateException | UnsupportedOperationException e) {
-                failures.add(kernel + ", " + shape.model() + ", " + tokens + " tokens: " + e);
-            }
+            log.time(timer, new TimedWork(kernel, shape, tokens, 0, sets, bytes, flops), operation);
         }
 
         void route() {
@@ -264,7 +240,10 @@ final class KernelTimings {
                     });
         }
 
-        /** The first multiplication of an expert, left out where it takes too long or much. */
+        /**
+         * The first multiplication of an expert by the kernel for every type, left out where it
+         * takes too long or much.
+         */
         void groupedGemm() {
             long outputs = 2L * shape.intermediate();
             double flops = 2.0 * rows * outputs * shape.hidden();
@@ -294,81 +273,68 @@ final class KernelTimings {
     }
 
     private void print() {
-        boolean emulated = kernels.device().emulated();
-        if (!smallest && !emulated) {
-            System.out.printf(
-                    "  %-20s %6s %10s %8s %7s %9s %8s%n",
-                    "kernel", "tokens", "us", "GB/s", "% copy", "TFLOP/s", "host us");
-            for (Timing timing : timings) {
-                if (timing.shape == TimedShape.QWEN3 && timing.tokens != 16) {
-                    print(timing);
-                }
-            }
+        boolean timed = timed();
+        if (timed) {
+            printTable();
+            new ProductTable(log.timings(), timer.copyGigabytesPerSecond()).print();
         }
+        for (String leftOut : log.leftOut()) {
+            System.out.println("left out " + leftOut);
+        }
+        List<String> failures = log.failures();
         for (String failure : failures) {
             System.out.println("FAILED " + failure);
         }
         String what = failures.isEmpty() ? "ran" : "ran, " + failures.size() + " failed";
         String times =
-                smallest || emulated
-                        ? "not timed"
-                        : String.format(
+                timed
+                        ? String.format(
                                 Locale.ROOT,
-                                "the table shows %s; a copy within the device moves %.0f GB/s",
-                                TimedShape.QWEN3.model(),
-                                timer.copyGigabytesPerSecond());
-        System.out.println(timings.size() + " kernels and sizes " + what + ", " + times);
+                                "a copy within the device moves %.0f GB/s",
+                                timer.copyGigabytesPerSecond())
+                        : "not timed";
+        System.out.println(log.timings().size() + " kernels and sizes " + what + ", " + times);
     }
 
-    private void print(Timing timing) {
+    private boolean timed() {
+        return !smallest && !kernels.device().emulated();
+    }
+
+    /** One model, without what the tables of products have. */
+    private void printTable() {
         System.out.printf(
-                Locale.ROOT,
-                "  %-20s %6d %10.2f %8.0f %7.1f %9s %8.2f%n",
-                timing.kernel,
-                timing.tokens,
-                timing.time.micros(),
-                timing.gigabytesPerSecond(),
-                100 * timing.gigabytesPerSecond() / timer.copyGigabytesPerSecond(),
-                timing.flops == 0
-                        ? ""
-                        : String.format(
-                                Locale.ROOT, "%.1f", timing.flops / 1e6 / timing.time.micros()),
-                timing.time.hostMicros());
+                "  %-26s %6s %10s %8s %7s %9s %8s%n",
+                TimedShape.QWEN3.model(), "tokens", "us", "GB/s", "% copy", "TFLOP/s", "host us");
+        for (Timing timing : log.timings()) {
+            TimedWork work = timing.work();
+            if (work.shape() == TimedShape.QWEN3
+                    && work.tokens() != 8
+                    && !ProductTable.has(work.kernel())) {
+                System.out.printf(
+                        Locale.ROOT,
+                        "  %-26s %6d %s %8.2f%n",
+                        work.kernel(),
+                        work.tokens(),
+                        timing.text(timer.copyGigabytesPerSecond()),
+                        timing.time().hostMicros());
+            }
+        }
     }
 
     private Map<String, Object> json() {
         CudaDevice device = kernels.device();
+        double copy = timer.copyGigabytesPerSecond();
         Map<String, Object> json = new LinkedHashMap<>();
         json.put("device", device.name());
         json.put("emulated", device.emulated());
-        json.put("timed", !smallest && !device.emulated());
+        json.put("timed", timed());
         json.put("java", Runtime.version().toString());
-        json.put("copy_gigabytes_per_second", timer.copyGigabytesPerSecond());
-        json.put("timings", timings.stream().map(this::json).toList());
-        json.put("failures", failures);
-        return json;
-    }
-
-    private Map<String, Object> json(Timing timing) {
-        TimedShape shape = timing.shape;
-        Map<String, Object> json = new LinkedHashMap<>();
-        json.put("kernel", timing.kernel);
-        json.put("model", shape.model());
-        json.put("tokens", timing.tokens);
-        json.put("hidden", shape.hidden());
-        json.put("intermediate", shape.intermediate());
-        json.put("experts", shape.numExperts());
-        json.put("top_k", shape.topK());
-        json.put("sets", timing.sets);
-        json.put("bytes", timing.bytes);
-        json.put("flops", timing.flops);
-        if (!smallest) {
-            json.put("microseconds", timing.time.micros());
-            json.put("gigabytes_per_second", timing.gigabytesPerSecond());
-            json.put("share_of_copy", timing.gigabytesPerSecond() / timer.copyGigabytesPerSecond());
-            json.put("host_microseconds", timing.time.hostMicros());
-            json.put("repeats", timing.time.repeats());
-        }
+        json.put("copy_gigabytes_per_second", copy);
+        json.put(
+                "timings",
+                log.timings().stream().map(timing -> timing.json(!smallest, copy)).toList());
+        json.put("left_out", log.leftOut());
+        json.put("failures", log.failures());
         return json;
     }
 }

@@ -17,6 +17,9 @@ import java.util.List;
  * @param router the rule, with E and K
  */
 record TimedShape(String model, int hidden, int intermediate, RouterConfig router) {
+    static final TimedShape MIXTRAL =
+            new TimedShape("Mixtral-8x7B", 4096, 14336, RouterConfig.softmaxTopK(8, 2, true));
+
     static final TimedShape OLMOE =
             new TimedShape("OLMoE-1B-7B", 2048, 1024, RouterConfig.softmaxTopK(64, 8, false));
 
@@ -43,7 +46,7 @@ record TimedShape(String model, int hidden, int intermediate, RouterConfig route
     static final TimedShape SMALLEST =
             new TimedShape("smallest", 72, 40, RouterConfig.softmaxTopK(8, 2, true));
 
-    static final List<TimedShape> MODELS = List.of(OLMOE, QWEN3, DEEPSEEK_V3);
+    static final List<TimedShape> MODELS = List.of(MIXTRAL, OLMOE, QWEN3, DEEPSEEK_V3);
 
     int numExperts() {
         return router.numExperts();

@@ -1,0 +1,127 @@
+package jmoe.cuda;
+
+import jmoe.tensor.DType;
+
+import org.jspecify.annotations.Nullable;
+
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Locale;
+
+/** The times of the products in BF16: what the kernels choose, and what each tile takes. */
+final class ProductTable {
+    private static final String GATE_UP = typed(Products.GATE_UP, DType.BF16);
+    private static final String DOWN = typed(Products.DOWN, DType.BF16);
+    private static final String ROUTER = typed(ProductTimings.ROUTER, DType.BF16);
+    private static final String ROUTER_F32 = typed(ProductTimings.ROUTER, DType.F32);
+    private static final String DENSE = typed(ProductTimings.DENSE, DType.BF16);
+
+    private static final String NAMES = "%n  %-24s | %-28s | %-28s | %s%n";
+    private static final String ROW = "  %-15s %8d | %s | %s | %s%n";
+    private static final String PRODUCT = "%10s %8s %8s";
+    private static final String TILES = "%9s %9s %8s";
+
+    private final List<Timing> timings;
+    private final double copyGigabytesPerSecond;
+
+    /**
+     * Nothing is printed yet.
+     *
+     * @param timings among others, of the products
+     * @param copyGigabytesPerSecond of the same device
+     */
+    ProductTable(List<Timing> timings, double copyGigabytesPerSecond) {
+        this.timings = timings;
+        this.copyGigabytesPerSecond = copyGigabytesPerSecond;
+    }
+
+    private static String typed(String kernel, DType weight) {
+        return Products.typed(kernel, DType.BF16, weight);
+    }
+
+    /** Whether it has the times of a kernel. */
+    static boolean has(String kernel) {
+        return List.of(GATE_UP, DOWN, ROUTER, ROUTER_F32, DENSE).contains(kernel);
+    }
+
+    private @Nullable Timing find(String kernel, TimedShape shape, int tokens, int tile) {
+        for (Timing timing : timings) {
+            TimedWork work = timing.work();
+            if (work.kernel().equals(kernel)
+                    && work.shape().equals(shape)
+                    && work.tokens() == tokens
+                    && work.tile() == tile) {
+                return timing;
+            }
+        }
+        return null;
+    }
+
+    void print() {
+        print(NAMES, "BF16 on matrix units", "gate up and activation", "down", "router, us");
+        String columns = String.format(PRODUCT, "us", "% copy", "TFLOP/s");
+        print(
+                "  %-15s %8s | %s | %s | %s%n",
+                "", "tokens", columns, columns, "bf16 and f32 weight");
+        for (TimedShape shape : TimedShape.MODELS) {
+            for (int tokens : ProductTimings.TOKENS) {
+                print(
+                        ROW,
+                        shape.model(),
+                        tokens,
+                        product(find(GATE_UP, shape, tokens, 0)),
+                        product(find(DOWN, shape, tokens, 0)),
+                        micros(find(ROUTER, shape, tokens, 0))
+                                + " "
+                                + micros(find(ROUTER_F32, shape, tokens, 0)));
+            }
+        }
+        print(NAMES, "us, by rows of a tile", "gate up and activation", "down", "");
+        String tiles = String.format(TILES, "16", "64", "128");
+        print("  %-15s %8s | %s | %s |%n", "", "tokens", tiles, tiles);
+        for (TimedShape shape : TimedShape.MODELS) {
+            for (int tokens : ProductTimings.TILE_TOKENS) {
+                String gateUp = tiles(GATE_UP, shape, tokens);
+                print(ROW, shape.model(), tokens, gateUp, tiles(DOWN, shape, tokens), "");
+            }
+        }
+        printDense();
+    }
+
+    private void printDense() {
+        for (Timing timing : timings) {
+            if (timing.work().kernel().equals(DENSE)) {
+                print(
+                        "%n  %s, bf16: %s us, %.1f TFLOP/s%n",
+                        timing.work().shape().model(), micros(timing).strip(), timing.teraflops());
+            }
+        }
+    }
+
+    private String tiles(String kernel, TimedShape shape, int tokens) {
+        List<String> columns = new ArrayList<>();
+        for (int tile : ProductTimings.TILES) {
+            columns.add(micros(find(kernel, shape, tokens, tile)));
+        }
+        return String.join(" ", columns);
+    }
+
+    private String product(@Nullable Timing timing) {
+        if (timing == null) {
+            return String.format(PRODUCT, "-", "-", "-");
+        }
+        double share = timing.gigabytesPerSecond() / copyGigabytesPerSecond;
+        return micros(timing)
+                + String.format(Locale.ROOT, "  %8.1f %8.1f", 100 * share, timing.teraflops());
+    }
+
+    private static String micros(@Nullable Timing timing) {
+        return timing == null
+                ? String.format("%9s", "-")
+                : String.format(Locale.ROOT, "%9.2f", timing.time().micros());
+    }
+
+    private static void print(String format, Object... values) {
+        System.out.printf(Locale.ROOT, format, values);
+    }
+}

@@ -34,7 +34,7 @@ final class BlockLoader {
     /**
      * A loader for one block.
      *
-     * @param dtype of the experts; everything else becomes F32
+     * @param dtype of the experts; routers keep theirs, everything else becomes F32
      * @param kernels who decides where the weights are, or null for the host
      * @param arena owner of the weights
      */
@@ -57,7 +57,7 @@ final class BlockLoader {
         for (Router router : block.routers()) {
             routers.add(
                     new RouterWeights(
-                            read(router.weight(), DType.F32),
+                            read(router.weight(), routerType(router)),
                             readIfAny(router.bias(), DType.F32),
                             readIfAny(router.selectionBias(), DType.F32)));
         }
@@ -74,6 +74,12 @@ final class BlockLoader {
                 readIfAny(block.latentIn(), dtype),
                 readIfAny(block.latentOut(), dtype),
                 readIfAny(block.outputBias(), DType.F32));
+    }
+
+    /** As stored, if a router can be of that type. */
+    private DType routerType(Router router) {
+        DType stored = checkpoint.tensor(router.weight().pieces().getFirst().name()).dtype();
+        return stored == DType.BF16 || stored == DType.F16 ? stored : DType.F32;
     }
 
     private ExpertWeights bank(Bank bank) {
@@ -165,7 +171,13 @@ final class BlockLoader {
 
     private long totalBytes(MoeBlock block) {
         long expertElements = block.expertElements();
-        return dtype.numBytes(expertElements)
-                + DType.F32.numBytes(block.totalElements() - expertElements);
+        long total = dtype.numBytes(expertElements);
+        long others = block.totalElements() - expertElements;
+        for (Router router : block.routers()) {
+            long elements = router.weight().elements();
+            total += routerType(router).numBytes(elements);
+            others -= elements;
+        }
+        return total + DType.F32.numBytes(others);
     }
 }

@@ -181,7 +181,7 @@ final class BenchLayer implements AutoCloseable {
             long router = hidden * config.numExperts() * config.numTokenTypes();
             return new Work(
                     flops + 2 * tokens * (shared + router),
-                    type.numBytes(elements + shared) + DType.F32.numBytes(router),
+                    type.numBytes(elements + shared + router),
                     used);
         }
 

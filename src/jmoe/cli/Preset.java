@@ -260,7 +260,7 @@ public record Preset(String name, MoeConfig config, Set<Bias> biases) {
     /**
      * Bytes of all weight matrices.
      *
-     * @param type of the experts; routers are F32
+     * @param type of experts and routers
      * @return without biases
      */
     public long weightBytes(DType type) {
@@ -271,7 +271,7 @@ public record Preset(String name, MoeConfig config, Set<Bias> biases) {
             elements += (long) matrices * config.numExperts() * intermediate * hidden;
         }
         long routers = (long) config.numTokenTypes() * config.numExperts() * hidden;
-        return type.numBytes(elements) + DType.F32.numBytes(routers);
+        return type.numBytes(elements + routers);
     }
 
     /**

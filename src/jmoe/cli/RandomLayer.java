@@ -89,7 +89,7 @@ public final class RandomLayer {
     }
 
     private RouterWeights router(int numLogits, int numExperts, int hidden) {
-        Tensor weight = matrix(DType.F32, 1 / Math.sqrt(hidden), 1, numLogits, hidden);
+        Tensor weight = matrix(type, 1 / Math.sqrt(hidden), 1, numLogits, hidden);
         return new RouterWeights(
                 weight, bias(Bias.ROUTER, 1, numLogits), bias(Bias.SELECTION, numExperts));
     }

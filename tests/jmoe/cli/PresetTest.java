@@ -28,14 +28,14 @@ final class PresetTest {
     @Test
     void weightBytes_areThoseOfThePublishedModels() {
         assertThat(Preset.of("olmoe-1b-7b").weightBytes(DType.BF16))
-                .isEqualTo(2L * 3 * 64 * 1024 * 2048 + 4L * 64 * 2048);
+                .isEqualTo(2L * 3 * 64 * 1024 * 2048 + 2L * 64 * 2048);
         assertThat(Preset.of("deepseek-v2-lite").weightBytes(DType.F32))
                 .isEqualTo(4L * (3 * 66 * 1408 * 2048 + 64 * 2048));
         // Not gated: two matrices.
         assertThat(Preset.of("switch-base-128").weightBytes(DType.F16))
-                .isEqualTo(2L * 2 * 128 * 3072 * 768 + 4L * 128 * 768);
+                .isEqualTo(2L * 2 * 128 * 3072 * 768 + 2L * 128 * 768);
         assertThat(Preset.of("ernie-4.5-vl-28b").weightBytes(DType.BF16))
-                .isEqualTo(2L * 3 * 2560 * (64 * (1536 + 512) + 2 * 1536) + 4L * 2 * 64 * 2560);
+                .isEqualTo(2L * 3 * 2560 * (64 * (1536 + 512) + 2 * 1536) + 2L * 2 * 64 * 2560);
     }
 
     @Test

@@ -2,19 +2,20 @@
 //
 // Shapes    x [rows, inputs], or [tokens, inputs] with row_to_slot, whose rows are gathered on the way: the token of r is
 //           row_to_slot[r] / top_k, and w F32 by slot, null for 1. weight [groups, outputs, inputs], with a gated activation [groups, 2 outputs, inputs], gate
-//           before up; bias F32 beside it or null. y [rows, outputs] of the type y_dtype; rows past the last offset are not
+//           before up, and in the kernels named transposed [groups, inputs, outputs], for y[r] = x[r] weight[e]; bias F32 beside
+//           the outputs or null. y [rows, outputs] of the type y_dtype; rows past the last offset are not
 //           touched. kind is Activation.Kind, or -1 for none.
 // Grid      x: any; blocks take tiles in turn until there are none. As many as fit the device, or the tiles that can exist.
 // Numerics  F32 sums of exact products in the order of the inputs, 16 at a time, in every kernel of this file: a row depends on
 //           nothing but itself and its expert. w, bias and activation in F32, one rounding.
 // Requires  sm_80. Nothing of sizes; rows of x and weight are copied 16 bytes at a time where they are aligned to that, else by
 //           elements.
-// Adjoint   groupedGemm with the weight transposed for x, groupedGemmWgrad for the weight.
+// Adjoint   for x the transposed kernel with the same weight, for the weight groupedGemmWgrad.
 //
 // Three sizes of tiles, all of 128 columns: 16 rows stream the weights of experts with few tokens, 128 rows are for large
 // batches. Rows that a tile lacks are neither loaded nor multiplied. Stages of kDepth inputs pass through a ring in shared memory,
-// filled by cp.async. A row of a stage is 128 bytes whose eight chunks are swapped by the row's number, so that neither the copy
-// nor ldmatrix meets a bank twice. The sums go through the same memory into whole lines of y.
+// filled by cp.async. Rows of a stage are whole lines of 128 bytes, whose eight chunks are swapped by the row's number, so that
+// neither the copy nor ldmatrix meets a bank twice. The sums go through the same memory into whole lines of y.
 #include "common/activation.cuh"
 #include "common/dtypes.cuh"
 #include "common/group_tiles.cuh"
@@ -34,9 +35,11 @@ constexpr int kCopiedRows = kThreads / kChunks;  // rows that all threads copy a
 constexpr int kRowBytes = kDepth * 2;
 constexpr int kSumStride = kColumns + 4;  // floats; the padding spreads rows over the banks
 
-// A tile of rows times kColumns, shared by four warps.
-template <int rows, int warps_down, int stages, int blocks>
+// A tile of rows times kColumns, shared by four warps. A stage of the weight has a row for each column, or, transposed, a row for
+// each input.
+template <int rows, int warps_down, int stages, int blocks, bool transposed = false>
 struct Shape {
+    static constexpr bool kTransposed = transposed;
     static constexpr int kRows = rows;
     static constexpr int kWarpsAcross = kThreads / 32 / warps_down;
     static constexpr int kWarpRows = rows / warps_down;
@@ -55,6 +58,8 @@ struct Shape {
 using Small = Shape<16, 1, 4, 3>;
 using Medium = Shape<64, 2, 4, 2>;
 using Large = Shape<128, 2, 3, 2>;
+using MediumTransposed = Shape<64, 2, 4, 2, true>;
+using LargeTransposed = Shape<128, 2, 3, 2, true>;
 
 // What a kernel is given.
 template <class T>
@@ -78,8 +83,10 @@ struct Operands {
     __device__ __forceinline__ bool gated() const { return activation::gated(kind); }
     __device__ __forceinline__ int parts() const { return gated() ? 2 : 1; }
     __device__ __forceinline__ int tile_outputs() const { return kColumns / parts(); }
+    // Rows of the weight are of inputs, or, transposed, of outputs.
+    template <class S>
     __device__ __forceinline__ bool aligned() const {
-        return dtypes::vectors_fit(inputs, x, weight);
+        return dtypes::vectors_fit(inputs, x, weight) && (!S::kTransposed || dtypes::vectors_fit(outputs, weight, nullptr));
     }
 };
 
@@ -97,7 +104,7 @@ struct Sources {
     static constexpr int kX = S::kRows / kCopiedRows;
     static constexpr int kWeights = kColumns / kCopiedRows;
     int x[kX];             // rows of x, or -1 for none
-    int weights[kWeights];  // rows of the group's weight, or -1
+    int weights[kWeights];  // rows of the group's weight, or -1; transposed, they are those of the stage
 };
 
 template <class T, class S>
@@ -113,7 +120,7 @@ __device__ __forceinline__ void find_sources(const Operands<T>& on, const Tile& 
         }
     }
 #pragma unroll
-    for (int i = 0; i < Sources<S>::kWeights; i++) {
+    for (int i = 0; i < Sources<S>::kWeights && !S::kTransposed; i++) {
         int column = first + i * kCopiedRows;
         int part = column / on.tile_outputs();
         int output = tile.output + column % on.tile_outputs();
@@ -123,10 +130,10 @@ __device__ __forceinline__ void find_sources(const Operands<T>& on, const Tile& 
 
 // One chunk of a row into shared memory, zeros where there is none.
 template <class T>
-__device__ __forceinline__ void copy_chunk(uint32_t to, unsigned char* to_bytes, const typename T::Bits* rows, int row, int inputs,
-                                           int input, bool aligned) {
-    bool exists = row >= 0 && input < inputs;
-    const typename T::Bits* from = exists ? rows + static_cast<long long>(row) * inputs + input : rows;
+__device__ __forceinline__ void copy_chunk(uint32_t to, unsigned char* to_bytes, const typename T::Bits* rows, int row, int width,
+                                           int column, bool aligned) {
+    bool exists = row >= 0 && column < width;
+    const typename T::Bits* from = exists ? rows + static_cast<long long>(row) * width + column : rows;
     if (aligned) {
         ptx::cp_async<16>(to, from, exists ? 16 : 0);
         return;
@@ -134,7 +141,7 @@ __device__ __forceinline__ void copy_chunk(uint32_t to, unsigned char* to_bytes,
     uint32_t words[4] = {};
 #pragma unroll
     for (int i = 0; i < kChunk; i++) {
-        if (exists && inputs - input > i) {
+        if (exists && width - column > i) {
             words[i / 2] |= static_cast<uint32_t>(from[i]) << i % 2 * 16;
         }
     }
@@ -144,10 +151,14 @@ __device__ __forceinline__ void copy_chunk(uint32_t to, unsigned char* to_bytes,
 // Byte of a chunk within the rows of a stage.
 __device__ __forceinline__ int swizzled(int row, int chunk) { return row * kRowBytes + (chunk ^ row % kChunks) * 16; }
 
+// A transposed stage of the weight lies in shared memory as two squares below each other: a row for each input of the first half
+// of the columns, then of the second.
+__device__ __forceinline__ int square_row(int column, int input) { return column / kDepth * kDepth + input; }
+
 // Starts the copies of a stage: inputs from `input` on.
 template <class T, class S>
-__device__ __forceinline__ void copy_stage(const Operands<T>& on, const typename T::Bits* weight, const Sources<S>& sources,
-                                           unsigned char* stage, int input, bool aligned) {
+__device__ __forceinline__ void copy_stage(const Operands<T>& on, const typename T::Bits* weight, const Tile& tile,
+                                           const Sources<S>& sources, unsigned char* stage, int input, bool aligned) {
     int chunk = threadIdx.x % kChunks;
     int first = threadIdx.x / kChunks;
     int from = input + chunk * kChunk;
@@ -159,8 +170,15 @@ __device__ __forceinline__ void copy_stage(const Operands<T>& on, const typename
     }
 #pragma unroll
     for (int i = 0; i < Sources<S>::kWeights; i++) {
-        int at = S::kXBytes + swizzled(first + i * kCopiedRows, chunk);
-        copy_chunk<T>(address + at, stage + at, weight, sources.weights[i], on.inputs, from, aligned);
+        int row = first + i * kCopiedRows;
+        int at = S::kXBytes + swizzled(row, chunk);
+        if constexpr (S::kTransposed) {
+            int weight_row = input + row % kDepth;
+            int column = tile.output + row / kDepth * kDepth + chunk * kChunk;
+            copy_chunk<T>(address + at, stage + at, weight, weight_row < on.inputs ? weight_row : -1, on.outputs, column, aligned);
+        } else {
+            copy_chunk<T>(address + at, stage + at, weight, sources.weights[i], on.inputs, from, aligned);
+        }
     }
 }
 
@@ -192,8 +210,14 @@ __device__ __forceinline__ void load_fragments(Fragments<S>& fragments, uint32_t
     }
 #pragma unroll
     for (int pair = 0; pair < S::kColumnTiles / 2; pair++) {
-        int column = first_column + pair * 16 + lane / 16 * 8 + lane % 8;
-        ptx::ldmatrix_x4(fragments.weight[pair], stage + S::kXBytes + swizzled(column, step * 2 + lane / 8 % 2));
+        if constexpr (S::kTransposed) {
+            int column = first_column + pair * 16 + lane / 16 * 8;
+            int row = square_row(column, step * 16 + lane % 16);
+            ptx::ldmatrix_x4_trans(fragments.weight[pair], stage + S::kXBytes + swizzled(row, column % kDepth / kChunk));
+        } else {
+            int column = first_column + pair * 16 + lane / 16 * 8 + lane % 8;
+            ptx::ldmatrix_x4(fragments.weight[pair], stage + S::kXBytes + swizzled(column, step * 2 + lane / 8 % 2));
+        }
     }
 }
 
@@ -299,7 +323,7 @@ __device__ __forceinline__ void multiply_tile(const Operands<T>& on, const Tile&
 #pragma unroll
     for (int stage = 0; stage < S::kStages - 1; stage++) {
         if (stage < num_stages) {
-            copy_stage<T, S>(on, weight, sources, ring + stage * S::kStageBytes, stage * kDepth, aligned);
+            copy_stage<T, S>(on, weight, tile, sources, ring + stage * S::kStageBytes, stage * kDepth, aligned);
         }
         ptx::cp_async_commit_group();
     }
@@ -312,7 +336,7 @@ __device__ __forceinline__ void multiply_tile(const Operands<T>& on, const Tile&
         int next = stage + S::kStages - 1;
         if (next < num_stages) {
             int free_slot = slot == 0 ? S::kStages - 1 : slot - 1;
-            copy_stage<T, S>(on, weight, sources, ring + free_slot * S::kStageBytes, next * kDepth, aligned);
+            copy_stage<T, S>(on, weight, tile, sources, ring + free_slot * S::kStageBytes, next * kDepth, aligned);
         }
         ptx::cp_async_commit_group();
         multiply_stage<T, S>(sums, ptx::shared_address(ring + slot * S::kStageBytes), first_row, first_column, row_tiles);
@@ -329,7 +353,7 @@ template <class T, class S>
 __device__ __forceinline__ void grouped_gemm(const Operands<T>& on) {
     JMOE_DYNAMIC_SHARED(ring);
     JMOE_SHARED(group_tiles::Scratch<kThreads>, scratch, );
-    bool aligned = on.aligned();
+    bool aligned = on.template aligned<S>();
     int column_tiles = static_cast<int>((static_cast<long long>(on.outputs) + on.tile_outputs() - 1) / on.tile_outputs());
     group_tiles::Cursor cursor = {0, 0};
     for (long long number = blockIdx.x;; number += gridDim.x) {
@@ -365,3 +389,7 @@ GROUPED_GEMM_MMA(grouped_gemm_mma_f16_128, F16, Large);
 GROUPED_GEMM_MMA(grouped_gemm_mma_bf16_16, BF16, Small);
 GROUPED_GEMM_MMA(grouped_gemm_mma_bf16_64, BF16, Medium);
 GROUPED_GEMM_MMA(grouped_gemm_mma_bf16_128, BF16, Large);
+GROUPED_GEMM_MMA(grouped_gemm_mma_f16_64_transposed, F16, MediumTransposed);
+GROUPED_GEMM_MMA(grouped_gemm_mma_f16_128_transposed, F16, LargeTransposed);
+GROUPED_GEMM_MMA(grouped_gemm_mma_bf16_64_transposed, BF16, MediumTransposed);
+GROUPED_GEMM_MMA(grouped_gemm_mma_bf16_128_transposed, BF16, LargeTransposed);

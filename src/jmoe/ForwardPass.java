@@ -140,7 +140,9 @@ final class ForwardPass {
             Tensor rows = on.expertRows(tokens);
             feedForward(input, experts, routing, inputWeights, rows);
             boolean last = type == routers.size() - 1;
-            Tensor identity = config.numIdentityExperts() > 0 ? input : null;
+            // They return what they are given, unrounded.
+            Tensor unrounded = weights.latentIn() == null ? x : input;
+            Tensor identity = config.numIdentityExperts() > 0 ? unrounded : null;
             Residual residual =
                     new Residual(base, identity, config.numExperts(), config.outputFactor());
             kernels.unpermute(rows, routing, outputWeights, residual, last ? y : sum);

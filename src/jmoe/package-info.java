@@ -14,9 +14,10 @@
  * y[t]          = shared(x[t]) + sum_k weights[t,k] expertRows[slotToRow[t,k]]      unpermute
  * </pre>
  *
- * <p><b>Start here.</b> {@link jmoe.MoeLayer} loads and runs a layer; {@link jmoe.Backend} says
- * where; {@link jmoe.ops.Kernels} specifies each operation by itself, on {@link jmoe.tensor.Tensor}
- * views of off-heap memory; {@link jmoe.ops.RouterConfig} says how tokens find experts.
+ * <p><b>Start here.</b> {@link jmoe.MoeLayer} loads and runs a layer, {@link jmoe.CapturedLayer}
+ * runs it again and again on a GPU; {@link jmoe.Backend} says where; {@link jmoe.ops.Kernels}
+ * specifies each operation by itself, on {@link jmoe.tensor.Tensor} views of off-heap memory;
+ * {@link jmoe.ops.RouterConfig} says how tokens find experts.
  *
  * <p><b>Words.</b> tokens T, hidden H, intermediate I, numExperts E, topK K; the <em>router</em> is
  * the linear layer and its scores, <em>gate</em> is only the SwiGLU half; a <em>slot</em> is one of

@@ -12,7 +12,8 @@ using std::to_string;
 enum Kind { kNone = -1, kSwiglu, kClampedSwiglu, kSilu, kRelu, kSquaredRelu };
 
 constexpr float kLimit = 0.75f;
-constexpr const char* kRowsOfTiles[] = {"_16", "_64", "_128"};
+const std::vector<std::string> kTiles = {"_16", "_64", "_128"};
+const std::vector<std::string> kTransposedTiles = {"_64_transposed", "_128_transposed"};
 constexpr Type kHalfTypes[] = {host::kF16, host::kBF16};
 
 struct Problem {
@@ -25,6 +26,7 @@ struct Problem {
     int misaligned = 0;  // elements
     int spare_rows = 0;  // behind the last offset
     unsigned blocks = 5;
+    bool transposed = false;
 
     bool weighted() const { return biased && top_k > 0; }
     int groups() const { return static_cast<int>(counts.size()); }
@@ -41,7 +43,7 @@ struct Problem {
     std::string name() const {
         return "groups " + to_string(groups()) + " rows " + to_string(offsets().back()) + " N=" + to_string(outputs) +
                " K=" + to_string(inputs) + " kind " + to_string(kind) + " top_k " + to_string(top_k) + " offset " +
-               to_string(misaligned) + " blocks " + to_string(blocks);
+               to_string(misaligned) + " blocks " + to_string(blocks) + (transposed ? " transposed" : "");
     }
 };
 
@@ -125,7 +127,12 @@ double product(const Problem& problem, const Inputs& in, int row, size_t column)
     size_t x_row = slot / std::max(1, problem.top_k);
     double sum = 0;
     for (int k = 0; k < problem.inputs; k++) {
-        sum += in.x.at(x_row * problem.inputs + k) * in.weight.at(column * problem.inputs + k);
+        size_t element = column * problem.inputs + k;
+        if (problem.transposed) {
+            size_t group = column / problem.outputs;
+            element = (group * problem.inputs + k) * problem.outputs + column % problem.outputs;
+        }
+        sum += in.x.at(x_row * problem.inputs + k) * in.weight.at(element);
     }
     double weighted = problem.weighted() ? in.slot_weights.at(slot) * sum : sum;
     return problem.biased ? weighted + in.bias.at(column) : weighted;
@@ -153,8 +160,8 @@ void check_product(const Problem& problem, Type type, Type y_type) {
     std::vector<double> want = expected(problem, in);
     size_t size = want.size() + static_cast<size_t>(problem.spare_rows) * problem.outputs;
     std::vector<Floats*> results;
-    for (const char* rows_of_tiles : kRowsOfTiles) {
-        std::string kernel = std::string("grouped_gemm_mma_") + host::name_of(type) + rows_of_tiles;
+    for (const std::string& tile : problem.transposed ? kTransposedTiles : kTiles) {
+        std::string kernel = std::string("grouped_gemm_mma_") + host::name_of(type) + tile;
         Floats* y = new Floats(y_type, size, problem.misaligned);
         results.push_back(y);
         std::string why = run(kernel, problem, in, *y);
@@ -223,6 +230,13 @@ int main() {
     for (int inputs = 1; inputs <= 80; inputs += 11) {
         problems.push_back({{inputs % 19, 2}, 90 - inputs, inputs, inputs % 2 ? kSwiglu : kNone, inputs % 3 == 0, inputs % 4,
                             inputs % 2, inputs % 4});
+    }
+    // Without a gate, which has no transposed product.
+    for (size_t i = 0, count = problems.size(); i < count; i++) {
+        if (problems[i].parts() == 1) {
+            problems.push_back(problems[i]);
+            problems.back().transposed = true;
+        }
     }
     int round = 0;
     for (const Problem& problem : problems) {

@@ -50,6 +50,9 @@ record BenchCell(
     private static final int MIN_PASSES = 5;
     private static final int ENOUGH_PASSES = 30;
 
+    /** Replays of each captured pass in a measurement. */
+    private static final int TURNS = 4;
+
     /** A pass that takes longer is not repeated. */
     static final double SLOW_NANOS = 10e9;
 
@@ -98,19 +101,21 @@ record BenchCell(
         do {
             total.measure(passes, batches);
         } while (!layer.emulated() && passes.count() < MIN_PASSES);
+        int turns = layer.emulated() ? 1 : TURNS;
         double[] samples = new double[layer.emulated() ? 1 : ENOUGH_PASSES];
         int count = 0;
         try (CapturedPasses captured = batches.capture()) {
             if (!layer.emulated()) {
-                captured.nanos();
+                captured.nanos(turns);
             }
             long start = System.nanoTime();
             long allocated = allocatedSoFar();
             while (count < samples.length
                     && (count < MIN_PASSES || System.nanoTime() - start < 2 * nanos)) {
-                samples[count++] = captured.nanos();
+                samples[count++] = captured.nanos(turns);
             }
-            total.allocated = (allocatedSoFar() - allocated) / ((long) count * captured.count());
+            total.allocated =
+                    (allocatedSoFar() - allocated) / ((long) count * turns * captured.count());
         }
         double[] sorted = Arrays.copyOf(samples, count);
         Arrays.sort(sorted);

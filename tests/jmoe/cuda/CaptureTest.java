@@ -81,6 +81,8 @@ final class CaptureTest {
                     .hasMessageContaining("got a tensor on the host, BF16 [9, 20]; run");
             assertThatThrownBy(() -> kernels.capture(kernels::synchronise))
                     .hasMessageContaining("got a wait for the device; run");
+            assertThatThrownBy(() -> kernels.capture(() -> kernels.nanos(fresh::run)))
+                    .hasMessageContaining("got a wait for the device; run");
             assertThatThrownBy(() -> kernels.capture(fresh::result))
                     .hasMessageContaining("got a copy to the host; run");
             assertThatThrownBy(() -> kernels.capture(() -> kernels.allocate(arena, DType.I32, 3)))

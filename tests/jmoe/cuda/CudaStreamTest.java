@@ -62,6 +62,19 @@ final class CudaStreamTest {
 
     /** Memory that an arena gives back while the device still needs it. */
     @Test
+    void nanos_waitsForWhatItTimes() {
+        Emulator.require();
+        Emulator.setTiming(Emulator.LATE);
+        try (CudaKernels kernels = new CudaKernels();
+                Arena arena = Arena.ofConfined()) {
+            SmallLayer layer = new SmallLayer(kernels, arena, true);
+            assertThat(kernels.nanos(layer::run)).isNotNegative();
+            assertThat(Emulator.get("pending")).isZero();
+            assertThat(layer.result()).isEqualTo(SmallLayer.compute(true));
+        }
+    }
+
+    @Test
     void closingAnArena_waitsItsTurn() {
         byte[] want = SmallLayer.compute(true);
         try (CudaKernels kernels = new CudaKernels();

@@ -83,7 +83,7 @@ check tile_taken_before_it_is_found common/group_tiles.cuh kernels_grouped_gemm_
     return' '}
     return'
 check inputs_behind_the_row grouped_gemm_mma.cu kernels_grouped_gemm_mma \
-    'row >= 0 && input < inputs' 'row >= 0'
+    'row >= 0 && column < width' 'row >= 0'
 check rows_of_the_next_group grouped_gemm_mma.cu kernels_grouped_gemm_mma \
     'min(S::kRows, found.to - row)' 'S::kRows'
 check columns_of_a_fragment_swapped grouped_gemm_mma.cu kernels_grouped_gemm_mma \

@@ -31,6 +31,10 @@ final class GroupedGemm {
             this.rows = rows;
         }
 
+        private Tile smaller() {
+            return this == LARGE ? MEDIUM : SMALL;
+        }
+
         private String symbol(DType type) {
             return "grouped_gemm_mma_" + (type == DType.BF16 ? "bf16_" : "f16_") + rows;
         }
@@ -38,6 +42,9 @@ final class GroupedGemm {
 
     /** Columns of a tile on matrix units; gates and ups count both. */
     private static final int TILE_COLUMNS = 128;
+
+    /** At least one in so many multiprocessors has a tile to work on, where that is possible. */
+    private static final long MIN_SHARE = 4;
 
     /** What kernels take for no activation. */
     private static final int NO_ACTIVATION = -1;
@@ -159,7 +166,7 @@ final class GroupedGemm {
             Fusion fusion) {
         int groups = CudaKernels.int32("groups", weight.dim(0));
         int outputs = CudaKernels.int32("outputs", y.dim(1));
-        CudaKernel kernel = kernel(x.dtype(), tile(fusion.rows, groups));
+        CudaKernel kernel = kernel(x.dtype(), tile(fusion.rows, groups, weight.dim(1)));
         Activation activation = fusion.activation;
         context.launch()
                 .of(kernel)
@@ -182,19 +189,33 @@ final class GroupedGemm {
     }
 
     /**
-     * Rows of a tile. Few rows per expert make the weights' way the limit, which small tiles leave
-     * more room in shared memory; many need large tiles to reuse what is in it. Experts are not
-     * equally loaded, so half of a tile's rows is where the next size begins.
+     * The tile for a product. Few rows per expert make the weights' way the limit, which small
+     * tiles leave more room in shared memory; many need large tiles to reuse what is in it. Experts
+     * are not equally loaded, so three quarters of a tile's rows on average are where the next size
+     * begins. Products of few outputs, as a router's, take smaller tiles than that, so that more of
+     * the device works. No GPU has measured these bounds yet; the bits do not depend on them.
      */
-    private Tile tile(long rows, long groups) {
+    private Tile tile(long rows, long groups, long columns) {
         if (forcedTile != null) {
             return forcedTile;
         }
-        long perGroup = rows / Math.max(1, Math.min(rows, groups));
-        if (perGroup <= Tile.SMALL.rows / 2) {
-            return Tile.SMALL;
+        long active = Math.max(1, Math.min(rows, groups));
+        long perGroup = rows / active;
+        Tile tile = Tile.LARGE;
+        while (tile != Tile.SMALL
+                && (4 * perGroup <= 3L * tile.smaller().rows
+                        || leavesMostIdle(active * tiles(tile, perGroup, columns)))) {
+            tile = tile.smaller();
         }
-        return perGroup <= Tile.LARGE.rows / 2 ? Tile.MEDIUM : Tile.LARGE;
+        return tile;
+    }
+
+    private boolean leavesMostIdle(long tiles) {
+        return MIN_SHARE * tiles < context.device().multiprocessors();
+    }
+
+    private static long tiles(Tile tile, long rows, long columns) {
+        return Math.ceilDiv(rows, (long) tile.rows) * Math.ceilDiv(columns, (long) TILE_COLUMNS);
     }
 
     private CudaKernel kernel(DType type, Tile tile) {

@@ -28,6 +28,11 @@ asan_FLAGS := -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -
 asan_KERNEL_FLAGS := $(asan_FLAGS)
 asan_LINK := -fsanitize=address,undefined
 
+# What check programs are linked with. Those that run under AddressSanitizer call neither the driver nor the probes.
+fast_SOURCES := $(EMULATOR_SOURCES) $(KERNEL_SOURCES)
+race_SOURCES := $(fast_SOURCES)
+asan_SOURCES := $(filter-out emulator/driver_% conformance/%,$(fast_SOURCES))
+
 # Lines of plain memory accesses come from debug information, where gcc brings the library that reads it.
 ifneq ($(EMULATOR_GXX),)
 LIBBACKTRACE := $(wildcard $(dir $(shell $(EMULATOR_CXX) -print-libgcc-file-name))libbacktrace.a)
@@ -40,7 +45,7 @@ endif
 # the linker keeps the first copy, and the emulator must not check itself.
 # $(call object,build,source)
 object = $(EMULATOR_OUT)/$(1)/objects/$(subst /,-,$(patsubst ../%,%,$(2))).o
-objects = $(foreach source,$(EMULATOR_SOURCES) $(KERNEL_SOURCES),$(call object,$(1),$(source)))
+objects = $(foreach source,$($(1)_SOURCES),$(call object,$(1),$(source)))
 checks = $(foreach source,$(CHECK_SOURCES),$(EMULATOR_OUT)/$(1)/check/$(basename $(notdir $(source))))
 
 define COMPILE  # build, source, flags
@@ -93,10 +98,12 @@ check-programs: $(call checks,fast) $(call checks,race)
 # The kernels again, and the core that runs them, under AddressSanitizer. Not those that reserve the device's memory: its
 # shadow would not fit into a small machine.
 ASAN_CHECKS := $(filter %/threads %/warps $(EMULATOR_OUT)/asan/check/kernels_%,$(call checks,asan))
-check-asan: $(ASAN_CHECKS)
-	@failed=0; for program in $^; do \
-	    timeout 600 $$program >$$program.log 2>&1 || { failed=1; echo "$$program:"; grep -v '^ok ' $$program.log; }; \
-	done; [ $$failed = 0 ] && echo "check-asan: $(words $(ASAN_CHECKS)) programs passed"
+ASAN_LOGS := $(ASAN_CHECKS:=.log)
+$(ASAN_LOGS): %.log: %
+	@timeout 600 $< >$@.part 2>&1 || { echo "$<:"; grep -v '^ok ' $@.part; exit 1; }
+	@mv $@.part $@
+check-asan: $(ASAN_LOGS)
+	@echo "check-asan: $(words $^) programs passed"
 
 # Mistakes planted into the real kernels; see the script.
 PLANTED_PROGRAMS := $(foreach program,kernels_route kernels_sort_by_expert kernels_permute \

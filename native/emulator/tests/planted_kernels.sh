@@ -34,10 +34,18 @@ plant() {
     echo "ok $name: $(grep -m 1 '^FAILED' "$folder/log" | cut -c 8-200)"
 }
 
-failed=0
-# A failure of the compiler is one too: errexit does not hold left of ||.
-check() { plant "$@" || failed=1; }
+# check NAME ...: plants in the background, as many at a time as there are cores.
+names=()
+check() {
+    names+=("$1")
+    while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do
+        sleep 0.1
+    done
+    # A failure of the compiler is one too.
+    { plant "$@" || echo "FAILED $1: see above"; } >"$OUT/$1.line" &
+}
 
+mkdir -p "$OUT"
 check ties_take_the_higher_id common/rank.cuh kernels_route \
     'if (key > best.key && candidate' 'if (key >= best.key && candidate'
 check nan_is_selected common/rank.cuh kernels_route \
@@ -88,4 +96,10 @@ check rows_of_the_next_group grouped_gemm_mma.cu kernels_grouped_gemm_mma \
     'min(S::kRows, found.to - row)' 'S::kRows'
 check columns_of_a_fragment_swapped grouped_gemm_mma.cu kernels_grouped_gemm_mma \
     'pair * 16 + lane / 16 * 8 + lane % 8' 'pair * 16 + lane % 16'
+wait
+failed=0
+for name in "${names[@]}"; do
+    cat "$OUT/$name.line"
+    ! grep -q '^FAILED' "$OUT/$name.line" || failed=1
+done
 exit "$failed"

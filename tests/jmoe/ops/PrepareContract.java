@@ -23,6 +23,7 @@ import java.lang.foreign.Arena;
 /** {@link Kernels#prepare} and {@link Kernels#groupedGemm} with what it returns. */
 interface PrepareContract extends Contract {
     /** What was prepared needs its source no more, and gives the same bits as the source. */
+    @Tag("broad")
     @ParameterizedTest
     @MethodSource("jmoe.ops.Cases#all")
     default void groupedGemm_withPreparedWeight_givesTheSameBits(Case c) {

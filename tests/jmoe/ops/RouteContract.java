@@ -261,17 +261,17 @@ interface RouteContract extends Contract {
         for (Selection rule : rules) {
             RouterConfig config = config(16, 4, Score.SIGMOID, rule, sum, 1);
             for (int absent : new int[] {-1, -3}) {
-                route(config, 33, Logits.NORMAL, null, absent);
-                route(with(config, null, 0), 33, Logits.NORMAL, null, absent);
-                route(with(config, null, 1), 33, Logits.NORMAL, null, absent);
+                route(config, 9, Logits.NORMAL, null, absent);
+                route(with(config, null, 0), 9, Logits.NORMAL, null, absent);
+                route(with(config, null, 1), 9, Logits.NORMAL, null, absent);
                 for (Capacity capacity : CAPACITIES) {
-                    route(with(config, capacity, -1), 33, Logits.NORMAL, null, absent);
+                    route(with(config, capacity, -1), 9, Logits.NORMAL, null, absent);
                 }
             }
         }
         Selection mixer = new Selection.SparseMixer(0.1);
         RouterConfig two = config(16, 2, Score.SOFTMAX, mixer, new Normalisation.None(), 1);
-        route(two, 33, Logits.NORMAL, null, -1);
+        route(two, 9, Logits.NORMAL, null, -1);
     }
 
     /**

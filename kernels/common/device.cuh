@@ -20,14 +20,15 @@ struct LaunchInfo {
     int threads;          // threads per block
     int items_per_block;  // tokens, rows or slots that one block handles
     int shared_bytes;     // dynamic shared memory, 0 if none
+    int cluster;          // blocks of a cluster, of which the grid is a multiple; 1 for none
 };
 
 #ifdef JMOE_EMULATOR
 
 #define JMOE_SHARED(type, name, dims) EMULATOR_SHARED(type, name, dims)
 #define JMOE_DYNAMIC_SHARED(name) unsigned char* const name = ::emulator::dynamic_shared()
-#define JMOE_EXPORT(kernel, threads, items_per_block, shared_bytes)                           \
-    static const LaunchInfo kernel##_launch = {(threads), (items_per_block), (shared_bytes)}; \
+#define JMOE_EXPORT_CLUSTER(kernel, threads, items_per_block, shared_bytes, cluster)                     \
+    static const LaunchInfo kernel##_launch = {(threads), (items_per_block), (shared_bytes), (cluster)}; \
     EMULATOR_EXPORT(kernel, threads)
 
 #else
@@ -36,8 +37,11 @@ struct LaunchInfo {
 #define JMOE_SHARED(type, name, dims) __shared__ type name dims
 // 1024 bytes is the alignment of a tile with the 128-byte swizzle.
 #define JMOE_DYNAMIC_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]
-// Stands after every extern "C" kernel. Java reads <kernel>_launch with cuModuleGetGlobal.
-#define JMOE_EXPORT(kernel, threads, items_per_block, shared_bytes) \
-    extern "C" __constant__ LaunchInfo kernel##_launch = {(threads), (items_per_block), (shared_bytes)}
+#define JMOE_EXPORT_CLUSTER(kernel, threads, items_per_block, shared_bytes, cluster) \
+    extern "C" __constant__ LaunchInfo kernel##_launch = {(threads), (items_per_block), (shared_bytes), (cluster)}
 
 #endif
+
+// Stands after every extern "C" kernel. Java reads <kernel>_launch with cuModuleGetGlobal.
+#define JMOE_EXPORT(kernel, threads, items_per_block, shared_bytes) \
+    JMOE_EXPORT_CLUSTER(kernel, threads, items_per_block, shared_bytes, 1)

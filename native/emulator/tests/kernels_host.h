@@ -25,6 +25,7 @@ struct LaunchInfo {
     int threads;
     int items_per_block;
     int shared_bytes;
+    int cluster;
 };
 
 inline LaunchInfo launch_info(const std::string& kernel) {
@@ -61,6 +62,7 @@ std::string launch(const std::string& name, emulator::Dim3 grid, const Arguments
     launch.kernel = kernel;
     launch.grid = grid;
     launch.block = emulator::Dim3(static_cast<unsigned>(info.threads));
+    launch.cluster = emulator::Dim3(static_cast<unsigned>(info.cluster));
     launch.dynamic_shared = static_cast<uint32_t>(info.shared_bytes);
     launch.params.resize(kernel->params_bytes());
     int index = 0;

@@ -136,17 +136,17 @@ final class CudaModule implements AutoCloseable {
         return perMultiprocessor[0] * context.device().multiprocessors();
     }
 
-    /** Threads, items per block, shared bytes: constants in the kernel's source. */
+    /** Threads, items per block, shared bytes, cluster: constants in the kernel's source. */
     private int[] launchInfo(CUmodule loaded, String symbol) {
         JCudaPointers.Device constant = new JCudaPointers.Device();
         long[] bytes = new long[1];
         context.check(
                 JCudaDriver.cuModuleGetGlobal(constant, bytes, loaded, symbol + "_launch"),
                 "cuModuleGetGlobal of " + symbol + "_launch");
-        int[] info = new int[3];
+        int[] info = new int[4];
         if (bytes[0] != 4L * info.length) {
             throw new IllegalStateException(
-                    symbol + "_launch: expected 12 bytes, got " + bytes[0] + "; build jmoe anew");
+                    symbol + "_launch: expected 16 bytes, got " + bytes[0] + "; build jmoe anew");
         }
         context.check(
                 JCudaDriver.cuMemcpyDtoH(Pointer.to(info), constant, bytes[0]), "cuMemcpyDtoH");

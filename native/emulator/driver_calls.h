@@ -71,6 +71,7 @@ Result cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, CUfunction funct
                                                    size_t dynamic_shared);
 Result cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, CUfunction function, int block_threads,
                                                             size_t dynamic_shared, unsigned);
+Result cuOccupancyMaxActiveClusters(int* clusters, CUfunction handle, const CUlaunchConfig* config);
 
 // Device memory
 Result cuMemAlloc_v2(CUdeviceptr* address, size_t bytes);

@@ -1,5 +1,6 @@
 #include "driver_device.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 
@@ -131,6 +132,16 @@ const DeviceLimits& device_limits() {
         }
     }
     return *found;
+}
+
+int resident_blocks(int block_threads, size_t dynamic_shared) {
+    const DeviceLimits& limits = device_limits();
+    int warps = (block_threads + 31) / 32;
+    int by_threads = limits.threads_per_multiprocessor / (warps * 32);
+    int by_registers = 65536 / (assumed_registers * warps * 32);
+    constexpr size_t reserved = 1024;
+    auto by_shared = static_cast<int>(limits.shared_per_multiprocessor / (dynamic_shared + reserved));
+    return std::min({limits.blocks_per_multiprocessor, by_threads, by_registers, by_shared});
 }
 
 extern "C" {

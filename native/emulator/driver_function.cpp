@@ -1,6 +1,4 @@
 // Functions: attributes, parameters, occupancy.
-#include <algorithm>
-
 #include "driver_calls.h"
 #include "driver_device.h"
 #include "driver_stream.h"
@@ -8,9 +6,6 @@
 
 namespace driver {
 namespace {
-
-// Registers are nothing the emulator knows: a middling number, for whoever prints it.
-constexpr int assumed_registers = 64;
 
 int attribute_of(const Function& function, int attribute) {
     int bound = function.kernel->max_threads;
@@ -66,16 +61,6 @@ void set_attribute(Function& function, int attribute, int value) {
         default:
             refuse(CUDA_ERROR_INVALID_VALUE, "attribute %d cannot be set", attribute);
     }
-}
-
-int resident_blocks(int block_threads, size_t dynamic_shared) {
-    const DeviceLimits& limits = device_limits();
-    int warps = (block_threads + 31) / 32;
-    int by_threads = limits.threads_per_multiprocessor / (warps * 32);
-    int by_registers = 65536 / (assumed_registers * warps * 32);
-    constexpr size_t reserved = 1024;
-    auto by_shared = static_cast<int>(limits.shared_per_multiprocessor / (dynamic_shared + reserved));
-    return std::min({limits.blocks_per_multiprocessor, by_threads, by_registers, by_shared});
 }
 
 Result occupancy(const char* name, int* blocks, CUfunction function, int block_threads, size_t dynamic_shared) {

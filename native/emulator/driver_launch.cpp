@@ -221,6 +221,32 @@ void apply_attribute(const CUlaunchAttribute& attribute, Request& request) {
     }
 }
 
+Request request_of(const CUlaunchConfig* config) {
+    require_pointer(config, "config");
+    Request request;
+    request.grid = emulator::Dim3(config->gridDimX, config->gridDimY, config->gridDimZ);
+    request.block = emulator::Dim3(config->blockDimX, config->blockDimY, config->blockDimZ);
+    request.dynamic_shared = config->sharedMemBytes;
+    request.stream = config->hStream;
+    if (config->numAttrs > 0) {
+        require_pointer(config->attrs, "config->attrs");
+    }
+    for (unsigned i = 0; i < config->numAttrs; i++) {
+        apply_attribute(config->attrs[i], request);
+    }
+    return request;
+}
+
+// None of our kernels has a cluster in its source, so that the configuration must say one.
+void require_cluster(const CUlaunchConfig& config) {
+    for (unsigned i = 0; i < config.numAttrs; i++) {
+        if (config.attrs[i].id == LAUNCH_CLUSTER_DIMENSION) {
+            return;
+        }
+    }
+    refuse(CUDA_ERROR_INVALID_CLUSTER_SIZE, "the configuration has no attribute CLUSTER_DIMENSION");
+}
+
 }  // namespace
 
 extern "C" {
@@ -248,21 +274,26 @@ Result cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction function, void*
         return CUDA_SUCCESS;
     }
     return call_in_context("cuLaunchKernelEx", [&](Call& frame) {
-        require_pointer(config, "config");
-        Request request;
-        request.grid = emulator::Dim3(config->gridDimX, config->gridDimY, config->gridDimZ);
-        request.block = emulator::Dim3(config->blockDimX, config->blockDimY, config->blockDimZ);
-        request.dynamic_shared = config->sharedMemBytes;
-        request.stream = config->hStream;
+        Request request = request_of(config);
         request.params = params;
         request.extra = extra;
-        if (config->numAttrs > 0) {
-            require_pointer(config->attrs, "config->attrs");
-        }
-        for (unsigned i = 0; i < config->numAttrs; i++) {
-            apply_attribute(config->attrs[i], request);
-        }
         launch(frame, function, request);
+    });
+}
+
+// The device has no parts that a cluster could not span: what its multiprocessors hold, in clusters.
+Result cuOccupancyMaxActiveClusters(int* clusters, CUfunction handle, const CUlaunchConfig* config) {
+    return call_in_context("cuOccupancyMaxActiveClusters", [&](Call&) {
+        require_pointer(clusters, "numClusters");
+        FunctionPtr function = state().functions.find(handle);
+        Request request = request_of(config);
+        require_cluster(*config);
+        check_geometry(request, *function);
+        check_shared_memory(request, *function);
+        check_cluster(request, *function);
+        int blocks = resident_blocks(static_cast<int>(request.block.count()), request.dynamic_shared);
+        *clusters = static_cast<int>(blocks * state().settings.multiprocessors /
+                                     static_cast<long long>(request.cluster.count()));
     });
 }
 

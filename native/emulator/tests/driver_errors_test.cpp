@@ -167,6 +167,44 @@ void functions_tellTheirParameters() {
     REQUIRE(value == 0);
 }
 
+void occupancy_countsWholeClusters() {
+    CUfunction function = kernel("scale_add");
+    int clusters = -1;
+    CUlaunchAttribute attributes[1] = {};
+    CUlaunchConfig config = {2, 1, 1, 128, 1, 1, 0, nullptr, attributes, 1};
+    attributes[0].id = LAUNCH_CLUSTER_DIMENSION;
+    attributes[0].value.cluster = {2, 1, 1};
+    OK(cuFuncSetAttribute(function, FUNCTION_MAX_DYNAMIC_SHARED_SIZE_BYTES, 200000));
+    config.sharedMemBytes = 200000;
+    OK(cuOccupancyMaxActiveClusters(&clusters, function, &config));
+    REQUIRE(clusters == 66);
+    config.sharedMemBytes = 100000;
+    OK(cuOccupancyMaxActiveClusters(&clusters, function, &config));
+    REQUIRE(clusters == 132);
+    jmoeEmulatorSet("multiprocessors", 3);
+    config.sharedMemBytes = 200000;
+    OK(cuOccupancyMaxActiveClusters(&clusters, function, &config));
+    REQUIRE(clusters == 1);
+    jmoeEmulatorSet("multiprocessors", 132);
+    config.sharedMemBytes = 200001;
+    EXPECT(CUDA_ERROR_INVALID_VALUE, cuOccupancyMaxActiveClusters(&clusters, function, &config));
+    config.sharedMemBytes = 0;
+    config.gridDimX = 3;
+    EXPECT(CUDA_ERROR_INVALID_VALUE, cuOccupancyMaxActiveClusters(&clusters, function, &config));
+    config.gridDimX = 16;
+    attributes[0].value.cluster = {16, 1, 1};
+    EXPECT(CUDA_ERROR_INVALID_CLUSTER_SIZE, cuOccupancyMaxActiveClusters(&clusters, function, &config));
+    EXPECT(CUDA_ERROR_INVALID_VALUE, cuOccupancyMaxActiveClusters(nullptr, function, &config));
+    EXPECT(CUDA_ERROR_INVALID_VALUE, cuOccupancyMaxActiveClusters(&clusters, function, nullptr));
+    config.numAttrs = 0;
+    EXPECT(CUDA_ERROR_INVALID_CLUSTER_SIZE, cuOccupancyMaxActiveClusters(&clusters, function, &config));
+    config.numAttrs = 1;
+    jmoeEmulatorSet("capability", 80);
+    attributes[0].value.cluster = {2, 1, 1};
+    EXPECT(CUDA_ERROR_NOT_SUPPORTED, cuOccupancyMaxActiveClusters(&clusters, function, &config));
+    jmoeEmulatorSet("capability", 90);
+}
+
 void kernel_errorIsStickyUntilReset() {
     CUdeviceptr data = ints(4, 1);
     CUstream stream = new_stream();
@@ -296,6 +334,7 @@ int main() {
     add(tests, in_every_timing("launches_areChecked", launches_areChecked));
     add(tests, in_every_timing("extended_launchesAreChecked", extended_launchesAreChecked));
     add(tests, in_every_timing("functions_tellTheirParameters", functions_tellTheirParameters));
+    add(tests, in_every_timing("occupancy_countsWholeClusters", occupancy_countsWholeClusters));
     add(tests, in_every_timing("kernel_errorIsStickyUntilReset", kernel_errorIsStickyUntilReset));
     add(tests, in_every_timing("kernel_refusesHostPointers", kernel_refusesHostPointers));
     add(tests, in_every_timing("faults_strikeWhenTheyAreDue", faults_strikeWhenTheyAreDue));

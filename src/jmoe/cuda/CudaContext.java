@@ -53,6 +53,7 @@ final class CudaContext implements AutoCloseable {
     private final Scratch scratch;
     private final Staging staging;
     private final Launch launch;
+    private final TensorMap tensorMap;
 
     /** The driver must be initialised and have the device. */
     CudaContext(CudaDevice device) {
@@ -66,6 +67,7 @@ final class CudaContext implements AutoCloseable {
                 scratch = new Scratch(memory);
                 staging = new Staging(this, stream);
                 launch = new Launch(this, stream, arena);
+                tensorMap = new TensorMap(this, arena);
             } finally {
                 exit();
             }
@@ -120,6 +122,10 @@ final class CudaContext implements AutoCloseable {
 
     Launch launch() {
         return launch;
+    }
+
+    TensorMap tensorMap() {
+        return tensorMap;
     }
 
     /** The kernels of a source file, unloaded with the context. */

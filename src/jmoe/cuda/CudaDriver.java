@@ -96,6 +96,8 @@ final class CudaDriver {
                     JAVA_LONG);
     private static final @Nullable MethodHandle LAUNCH_KERNEL_EX =
             function("cuLaunchKernelEx", ADDRESS, JAVA_LONG, JAVA_LONG, JAVA_LONG);
+    private static final @Nullable MethodHandle MAX_ACTIVE_CLUSTERS =
+            function("cuOccupancyMaxActiveClusters", ADDRESS, JAVA_LONG, ADDRESS);
     private static final @Nullable MethodHandle TENSOR_MAP_ENCODE_TILED =
             function(
                     "cuTensorMapEncodeTiled",
@@ -332,6 +334,17 @@ final class CudaDriver {
             return (int)
                     available(LAUNCH_KERNEL_EX, "cuLaunchKernelEx")
                             .invokeExact(config, function, parameters, 0L);
+        } catch (Throwable e) {
+            throw unexpected(e);
+        }
+    }
+
+    /** How many clusters the device runs at once goes to the four bytes of {@code out}. */
+    static int maxActiveClusters(MemorySegment out, long function, MemorySegment config) {
+        try {
+            return (int)
+                    available(MAX_ACTIVE_CLUSTERS, "cuOccupancyMaxActiveClusters")
+                            .invokeExact(out, function, config);
         } catch (Throwable e) {
             throw unexpected(e);
         }

@@ -65,7 +65,7 @@ public final class CudaKernels implements Kernels {
      */
     public CudaKernels() {
         // Before anything is opened that would have to be closed.
-        GroupedGemm.Tile forcedTile = GroupedGemm.forcedTile();
+        Tile forcedTile = GroupedGemm.forcedTile();
         context = new CudaContext(usableDevice());
         operands = new Operands(context);
         route = new Route(context);

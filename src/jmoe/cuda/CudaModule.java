@@ -1,5 +1,7 @@
 package jmoe.cuda;
 
+import static java.lang.foreign.ValueLayout.JAVA_INT;
+
 import jcuda.Pointer;
 import jcuda.driver.CUfunction;
 import jcuda.driver.CUfunction_attribute;
@@ -13,6 +15,8 @@ import org.jspecify.annotations.Nullable;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.UncheckedIOException;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -30,6 +34,7 @@ final class CudaModule implements AutoCloseable {
                     "permute",
                     "grouped_gemm",
                     "grouped_gemm_mma",
+                    "grouped_gemm_sm90",
                     "swiglu",
                     "unpermute");
 
@@ -116,15 +121,37 @@ final class CudaModule implements AutoCloseable {
                             sharedBytes),
                     "cuFuncSetAttribute of " + symbol);
         }
-        int[] parameterBytes = CudaDriver.parameterBytes(function.address());
-        return new CudaKernel(
-                symbol,
-                function.address(),
-                info[0],
-                info[1],
-                sharedBytes,
-                residentBlocks(function, symbol, info[0], sharedBytes),
-                parameterBytes);
+        CudaKernel kernel =
+                new CudaKernel(
+                        symbol,
+                        function.address(),
+                        info[0],
+                        info[1],
+                        sharedBytes,
+                        info[3],
+                        0,
+                        CudaDriver.parameterBytes(function.address()));
+        return kernel.withResidentBlocks(
+                kernel.cluster() > 1
+                        ? kernel.cluster() * residentClusters(kernel)
+                        : residentBlocks(function, symbol, info[0], sharedBytes));
+    }
+
+    /**
+     * The multiprocessors of a cluster are neighbours, and some may lack one; of a grid with a
+     * cluster too many each block would have to wait for that one.
+     */
+    private int residentClusters(CudaKernel kernel) {
+        try (Arena arena = Arena.ofConfined()) {
+            MemorySegment clusters = arena.allocate(JAVA_INT);
+            MemorySegment config =
+                    new LaunchConfig(arena)
+                            .fill(kernel, kernel.cluster(), 1, kernel.cluster(), false, 0);
+            context.check(
+                    CudaDriver.maxActiveClusters(clusters, kernel.function(), config),
+                    "cuOccupancyMaxActiveClusters of " + kernel.name());
+            return clusters.get(JAVA_INT, 0);
+        }
     }
 
     private int residentBlocks(CUfunction function, String symbol, int threads, int sharedBytes) {

@@ -132,8 +132,13 @@ final class Launch {
         run(gridX, 1);
     }
 
-    /** Queues the kernel on a grid of two dimensions; no blocks, no launch. */
+    /** Queues the kernel on a grid of two dimensions, in its clusters; no blocks, no launch. */
     void run(long gridX, long gridY) {
+        int cluster = current().cluster();
+        if (cluster > 1) {
+            runCluster(gridX, gridY, cluster, false);
+            return;
+        }
         CudaKernel launched = complete();
         if (gridX == 0 || gridY == 0) {
             return;
@@ -166,6 +171,15 @@ final class Launch {
         CudaKernel launched = complete();
         if (gridX == 0 || gridY == 0) {
             return;
+        }
+        if (clusterX > 1 && gridX % clusterX != 0) {
+            throw new IllegalArgumentException(
+                    launched.name()
+                            + ": expected a multiple of "
+                            + clusterX
+                            + " blocks, got "
+                            + gridX
+                            + "; round up");
         }
         LaunchEvent event = new LaunchEvent();
         event.begin();

@@ -14,6 +14,9 @@
  *   <li>{@code CudaModule}, {@code CudaKernel}: compiled kernels and their constants; {@code
  *       Launch}, {@code LaunchConfig}: their arguments and their start; {@code TensorMap}: a matrix
  *       for the tensor memory accelerator;
+ *   <li>{@code GroupedGemm}: the product, by {@code WgmmaGemm}, {@code MmaGemm} or {@code
+ *       SimtGemm}; {@code GemmArguments}: what their kernels are given; {@code Tile}, {@code
+ *       TileKernels}, {@code TileCost}: how they divide the work, and what that should take;
  *   <li>{@code Operands}: host tensors on their way through an operation; {@code Route}, {@code
  *       SortByExpert}: the operations of several kernels; {@code RouteRule}, {@code KernelCodes}: a
  *       routing rule and other choices as kernels read them.
@@ -25,8 +28,9 @@
  * jmoe.DeviceCopy} and {@code jmoe.DeviceAllocation}.
  *
  * <p>System properties: {@code jmoe.cuda.driver}, path of the driver library; {@code
- * jmoe.cuda.device}, number of the device; {@code jmoe.cuda.leaks=true}, remember where memory was
- * allocated; {@code jmoe.sync=true}, wait for each kernel.
+ * jmoe.cuda.device}, number of the device; {@code jmoe.cuda.tile}, tile of the products; {@code
+ * jmoe.cuda.leaks=true}, remember where memory was allocated; {@code jmoe.sync=true}, wait for each
+ * kernel.
  */
 @NullMarked
 package jmoe.cuda;

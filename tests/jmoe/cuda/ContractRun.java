@@ -29,8 +29,10 @@ final class ContractRun {
     public static void main(String[] args) {
         Launcher launcher = LauncherFactory.create();
         int failed = 0;
-        for (String arg : args) {
+        for (int turn = 0; turn < args.length; turn++) {
+            String arg = args[turn];
             Schedule.of(arg).set();
+            forceTile(turn);
             Failures failures = new Failures(arg);
             launcher.execute(request(), failures);
             System.out.println(
@@ -39,6 +41,19 @@ final class ContractRun {
             failed += failures.failed.get() + (failures.passed.get() == 0 ? 1 : 0);
         }
         System.exit(failed == 0 ? 0 : 1);
+    }
+
+    /**
+     * Every tile has its turn: by themselves, the small sizes of the contract choose the smallest.
+     */
+    private static void forceTile(int turn) {
+        Tile[] tiles = Tile.values();
+        int tile = turn % (tiles.length + 1);
+        if (tile < tiles.length) {
+            System.setProperty(GroupedGemm.TILE_PROPERTY, tiles[tile].label());
+        } else {
+            System.clearProperty(GroupedGemm.TILE_PROPERTY);
+        }
     }
 
     /** Combinations are for the fast build, and for the check programs of the kernels. */

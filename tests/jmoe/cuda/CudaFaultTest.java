@@ -195,6 +195,43 @@ final class CudaFaultTest {
         }
     }
 
+    /** The launch that was begun is forgotten. */
+    @Test
+    void tensorMapThatFails_isNamed() {
+        try (CudaKernels kernels = new CudaKernels();
+                Arena arena = Arena.ofConfined()) {
+            Tensor x = kernels.allocate(arena, DType.BF16, 6, 32);
+            Tensor weight = kernels.allocate(arena, DType.BF16, 2, 16, 32);
+            Tensor y = kernels.allocate(arena, DType.BF16, 6, 16);
+            Tensor offsets = kernels.upload(arena, Tensor.allocate(arena, DType.I32, 3));
+            Runnable product = () -> kernels.groupedGemm(x, weight, null, offsets, y);
+            Emulator.fail("cuTensorMapEncodeTiled", 2, 1);
+            assertThatThrownBy(product::run)
+                    .isInstanceOf(CudaException.class)
+                    .hasMessageStartingWith("cuTensorMapEncodeTiled of BF16 [32, 32] failed");
+            product.run();
+            kernels.synchronise();
+        }
+    }
+
+    @Test
+    void occupancyThatFails_isNamed() {
+        try (CudaKernels kernels = new CudaKernels();
+                Arena arena = Arena.ofConfined()) {
+            Tensor x = kernels.allocate(arena, DType.BF16, 60_000, 256);
+            Tensor weight = kernels.allocate(arena, DType.BF16, 1, 512, 256);
+            Tensor y = kernels.allocate(arena, DType.BF16, 60_000, 512);
+            Tensor offsets = kernels.upload(arena, Tensor.allocate(arena, DType.I32, 2));
+            Emulator.fail("cuOccupancyMaxActiveClusters", 1, 1);
+            assertThatThrownBy(() -> kernels.groupedGemm(x, weight, null, offsets, y))
+                    .isInstanceOf(CudaException.class)
+                    .hasMessageStartingWith(
+                            "cuOccupancyMaxActiveClusters of grouped_gemm_sm90_bf16_");
+            kernels.groupedGemm(x, weight, null, offsets, y);
+            kernels.synchronise();
+        }
+    }
+
     /** Uses what an old driver has, then what it lacks. */
     static final class OldDriver {
         private OldDriver() {}
@@ -206,10 +243,9 @@ final class CudaFaultTest {
             }
             try (CudaContext context = new CudaContext(CudaDevice.of(0))) {
                 context.enter();
-                CudaKernel kernel = new CudaKernel("any", 0, 32, 1, 0, 1, null);
+                CudaKernel kernel = new CudaKernel("any", 0, 32, 1, 0, 1, 1, null);
                 attempt(() -> context.launch().of(kernel).runCluster(2, 1, 2, false));
-                Tensor matrix = Tensor.device(4096, DType.BF16, 64, 64);
-                attempt(() -> TensorMap.of(context, Arena.ofAuto(), matrix, 64, 64, true));
+                attempt(() -> context.tensorMap().encode(DType.BF16, 4096, 64, 64, 64));
                 context.exit();
             }
         }

@@ -36,7 +36,7 @@ final class CudaLaunchTest {
     void arguments_lieAtTheirNaturalAlignment() {
         try (CudaContext context = new CudaContext(CudaDevice.of(0));
                 Arena arena = Arena.ofConfined()) {
-            CudaKernel kernel = new CudaKernel("any", 0, 1, 1, 0, 1, null);
+            CudaKernel kernel = new CudaKernel("any", 0, 1, 1, 0, 1, 1, null);
             MemorySegment struct = arena.allocate(20, 4);
             struct.setAtIndex(JAVA_INT, 4, 77);
             MemorySegment map = arena.allocate(TensorMap.BYTES, TensorMap.ALIGNMENT).fill((byte) 9);
@@ -77,12 +77,12 @@ final class CudaLaunchTest {
     void arguments_beyondTheBlock_areRefused() {
         try (CudaContext context = new CudaContext(CudaDevice.of(0));
                 Arena arena = Arena.ofConfined()) {
-            Launch launch = context.launch().of(new CudaKernel("any", 0, 1, 1, 0, 1, null));
+            Launch launch = context.launch().of(new CudaKernel("any", 0, 1, 1, 0, 1, 1, null));
             MemorySegment large = arena.allocate(4000, 8);
             launch.struct(large, 8);
             assertThatThrownBy(() -> launch.struct(large, 8))
                     .isInstanceOf(IndexOutOfBoundsException.class);
-            Launch many = context.launch().of(new CudaKernel("any", 0, 1, 1, 0, 1, null));
+            Launch many = context.launch().of(new CudaKernel("any", 0, 1, 1, 0, 1, 1, null));
             for (int i = 0; i < Launch.MAX_PARAMETERS; i++) {
                 many.int32(i);
             }
@@ -94,7 +94,7 @@ final class CudaLaunchTest {
     @Test
     void arguments_thatAreNotTheKernels_areRefused() {
         try (CudaContext context = new CudaContext(CudaDevice.of(0))) {
-            CudaKernel kernel = new CudaKernel("permute_copy", 0, 1, 1, 0, 1, new int[] {8, 4});
+            CudaKernel kernel = new CudaKernel("permute_copy", 0, 1, 1, 0, 1, 1, new int[] {8, 4});
             assertThatThrownBy(() -> context.launch().of(kernel).pointer(0).pointer(0))
                     .isInstanceOf(IllegalStateException.class)
                     .hasMessage(
@@ -168,10 +168,58 @@ final class CudaLaunchTest {
         }
     }
 
+    /** A pair of multiprocessors needs two of them. */
+    @Test
+    void kernelsInClusters_countThoseThatRunAtOnce() {
+        Emulator.require();
+        String symbol = "grouped_gemm_sm90_bf16_128x256";
+        Emulator.set("multiprocessors", 3);
+        try (CudaContext context = new CudaContext(CudaDevice.of(0))) {
+            context.enter();
+            try {
+                CudaKernel kernel = context.module("grouped_gemm_sm90").kernel(symbol);
+                assertThat(kernel.cluster()).isEqualTo(2);
+                assertThat(kernel.residentBlocks()).isEqualTo(2);
+                assertThatThrownBy(() -> runWithoutArguments(context, kernel, 3))
+                        .isInstanceOf(IllegalArgumentException.class)
+                        .hasMessage(symbol + ": expected a multiple of 2 blocks, got 3; round up");
+            } finally {
+                context.exit();
+            }
+        } finally {
+            Emulator.set("multiprocessors", 132);
+        }
+    }
+
+    private static void runWithoutArguments(CudaContext context, CudaKernel kernel, long blocks) {
+        CudaKernel unchecked =
+                new CudaKernel(
+                        kernel.name(),
+                        kernel.function(),
+                        kernel.threads(),
+                        kernel.itemsPerBlock(),
+                        kernel.sharedBytes(),
+                        kernel.cluster(),
+                        kernel.residentBlocks(),
+                        null);
+        context.launch().of(unchecked).run(blocks);
+    }
+
+    @Test
+    void blocksInTurn_areWholeClusters() {
+        CudaKernel kernel = new CudaKernel("any", 0, 1, 1, 0, 2, 132, null);
+        assertThat(kernel.blocksInTurn(0)).isZero();
+        assertThat(kernel.blocksInTurn(1)).isEqualTo(2);
+        assertThat(kernel.blocksInTurn(131)).isEqualTo(132);
+        assertThat(kernel.blocksInTurn(1L << 40)).isEqualTo(132);
+        // What does not fit is for the driver to refuse.
+        assertThat(kernel.withResidentBlocks(0).blocksInTurn(9)).isEqualTo(2);
+    }
+
     @Test
     void emptyGrid_isNotLaunched() {
         try (CudaContext context = new CudaContext(CudaDevice.of(0))) {
-            CudaKernel kernel = new CudaKernel("no such kernel", 0, 1, 1, 0, 1, null);
+            CudaKernel kernel = new CudaKernel("no such kernel", 0, 1, 1, 0, 1, 1, null);
             context.launch().of(kernel).run(0);
             context.launch().of(kernel).run(3, 0);
             context.launch().of(kernel).runCluster(0, 1, 2, false);
@@ -181,7 +229,7 @@ final class CudaLaunchTest {
     @Test
     void gridBeyondInt_isRefused() {
         try (CudaContext context = new CudaContext(CudaDevice.of(0))) {
-            CudaKernel kernel = new CudaKernel("any", 0, 1, 1, 0, 1, null);
+            CudaKernel kernel = new CudaKernel("any", 0, 1, 1, 0, 1, 1, null);
             assertThatThrownBy(() -> context.launch().of(kernel).run(1L << 31))
                     .isInstanceOf(ArithmeticException.class);
         }
@@ -193,17 +241,13 @@ final class CudaLaunchTest {
                 Arena arena = Arena.ofConfined()) {
             context.enter();
             try {
-                Tensor matrix =
-                        Tensor.device(
-                                context.memory().allocate(arena, 2 * 64 * 128),
-                                DType.BF16,
-                                64,
-                                128);
-                MemorySegment map = TensorMap.of(context, arena, matrix, 64, 64, true);
+                long matrix = context.memory().allocate(arena, 2 * 64 * 128).address();
+                TensorMap maps = context.tensorMap();
+                MemorySegment map = maps.encode(DType.BF16, matrix, 64, 128, 64);
                 assertThat(map.byteSize()).isEqualTo(128);
                 assertThat(map.address() % TensorMap.ALIGNMENT).isZero();
                 assertThat(map.mismatch(arena.allocate(128))).isNotEqualTo(-1);
-                assertThatThrownBy(() -> TensorMap.of(context, arena, matrix, 64, 128, true))
+                assertThatThrownBy(() -> maps.encode(DType.BF16, matrix, 64, 128, 257))
                         .isInstanceOf(CudaException.class)
                         .hasMessageStartingWith("cuTensorMapEncodeTiled of BF16 [64, 128] failed");
             } finally {

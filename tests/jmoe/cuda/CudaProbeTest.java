@@ -145,7 +145,7 @@ final class CudaProbeTest {
     /** Only a GPU needs compiled kernels. */
     @Test
     void probe_withoutKernels() {
-        CudaDevice gpu = new CudaDevice(0, "NVIDIA H200", 90, 132, 1, 1, false);
+        CudaDevice gpu = new CudaDevice(0, "NVIDIA H200", 90, 132, 1, 1, 0, 0, false);
         CudaProbe probe = CudaProbe.probeKernels(13000, gpu, "route.fatbin");
         assertThat(probe)
                 .isEqualTo(
@@ -156,7 +156,7 @@ final class CudaProbeTest {
                                 13000,
                                 gpu));
         assertThat(CudaProbe.probeKernels(13000, gpu, null).status()).isEqualTo(Status.OK);
-        CudaDevice emulated = new CudaDevice(0, "emulator", 90, 132, 1, 1, true);
+        CudaDevice emulated = new CudaDevice(0, "emulator", 90, 132, 1, 1, 0, 0, true);
         assertThat(CudaProbe.probeKernels(13000, emulated, "route.fatbin").status())
                 .isEqualTo(Status.OK);
     }

@@ -129,6 +129,7 @@ final class Probes implements AutoCloseable {
                             kernel.threads(),
                             kernel.itemsPerBlock(),
                             sharedBytes,
+                            kernel.cluster(),
                             kernel.residentBlocks(),
                             kernel.parameterBytes());
             Launch launch = context.launch().of(sized);

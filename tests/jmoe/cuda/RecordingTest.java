@@ -24,6 +24,13 @@ final class RecordingTest {
         Emulator.requireDevice();
     }
 
+    /** The kernels that were launched meanwhile. */
+    static List<String> kernels(Path folder, Runnable action) throws Exception {
+        return record(folder, "jmoe.KernelLaunch", action).stream()
+                .map(event -> event.getString("kernel"))
+                .toList();
+    }
+
     private static List<RecordedEvent> record(Path folder, String name, Runnable action)
             throws Exception {
         Path file = folder.resolve("events.jfr");

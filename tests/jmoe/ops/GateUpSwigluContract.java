@@ -41,18 +41,26 @@ interface GateUpSwigluContract extends Contract {
         }
     }
 
+    @Tag("broad")
+    @Test
+    default void gateUpSwiglu_ofWholeVectors() {
+        WholeVectors.gateUpSwiglu(backend(), DType.BF16);
+        WholeVectors.gateUpSwiglu(backend(), DType.F16);
+    }
+
     /** A token's rows are the same bits alone and among others, prepared or not. */
     @Tag("broad")
     @Test
     default void gateUpSwiglu_doesNotDependOnBatch() {
         for (DType type : Cases.FLOATING) {
-            rowsAlone(DType.F32, type);
-            rowsAlone(type, type);
+            rowsAlone(DType.F32, type, 133);
+            rowsAlone(type, type, 133);
         }
+        rowsAlone(DType.BF16, DType.BF16, 136);
     }
 
-    private void rowsAlone(DType xType, DType type) {
-        Case c = new Case(40, 3, 2, 133, 37, Pattern.UNIFORM);
+    private void rowsAlone(DType xType, DType type, int hidden) {
+        Case c = new Case(40, 3, 2, hidden, 37, Pattern.UNIFORM);
         try (Arena arena = Arena.ofConfined()) {
             ExpertWeights raw = experts(arena, c, Kind.SWIGLU, type, true);
             Routing routing = Cases.routing(arena, c);

@@ -6,6 +6,7 @@ import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
@@ -33,6 +34,13 @@ interface GroupedGemmContract extends Contract {
                 }
             }
         }
+    }
+
+    @Tag("broad")
+    @Test
+    default void groupedGemm_ofWholeVectors() {
+        WholeVectors.groupedGemm(backend(), DType.BF16);
+        WholeVectors.groupedGemm(backend(), DType.F16);
     }
 
     /** The formula once more, in the test. */

@@ -71,7 +71,7 @@ ptx && /setmaxnreg\.(inc|dec)\./ {
     wanted[kernel, /\.inc\./ ? "setmaxnreg.inc" : "setmaxnreg.dec"] = 1
 }
 
-ptx && /cp\.async\.bulk\.tensor.*\.shared::cluster\.global/ {
+ptx && /cp\.async\.bulk\.tensor.*\.shared::(cluster|cta)\.global/ {
     wanted[kernel, "tensor load"] = 1
     if (/multicast::cluster/) {
         wanted[kernel, "multicast load"] = 1

@@ -15,7 +15,6 @@ constexpr int kRelu = 3;
 constexpr int kSquaredRelu = 4;
 
 constexpr double kLog2E = 1.4426950408889634;
-constexpr float kLn2 = 0.6931471805599453f;
 constexpr double kClampedSlope = 1.702;
 
 // Below this argument the sigmoid is 0, as where e^-z overflows in double. It matters beside an infinite factor.
@@ -24,23 +23,32 @@ constexpr double kZeroBelow = -709.78265;
 // From here on down a product with the largest floats still rounds to 0.
 constexpr double kLowest = 200.0;
 
+// Added to a small float, leaves it rounded to an integer in the low bits of the sum.
+constexpr float kRounder = 12582912.0f;
+
+// 2^n of the integer n that is in the low bits.
+__device__ __forceinline__ float power_of_two(float rounded) {
+    return __uint_as_float((__float_as_uint(rounded) << 23) + 0x3f800000u);
+}
+
 // x sigmoid(slope x) factor. With e = exp(-|slope x|) the sigmoid is 1 / (1 + e), or e / (1 + e) for negative x. There e may be far
-// below the smallest float and the product is not, if the factor is large: so e is multiplied as three times its cube root, once
-// before the factor, so that the largest x does not overflow, and twice after it, so that nothing but the result can be
-// subnormal. The exponent of the root is rounded, and the root corrected by what that left out.
+// below the smallest float where the product is not, because the factor is large: so e is 2^n 2^n 2^n 2^f, which is multiplied
+// once with 2^n before the factor, so that the largest x does not overflow, and twice after it, so that nothing but the result
+// can be subnormal.
 __device__ __forceinline__ float sigmoid_product(float x, double slope, float factor) {
-    const double exponent = -slope * kLog2E / 3;
+    const double exponent = -slope * kLog2E;
     const float high = static_cast<float>(exponent);
     const float low = static_cast<float>(exponent - static_cast<double>(high));
     float magnitude = fminf(fabsf(x), static_cast<float>(kLowest / slope));
-    float rounded = magnitude * high;
-    float rest = fmaf(magnitude, low, fmaf(magnitude, high, -rounded));
-    float root = ptx::exp2_approx(rounded);
-    root = fmaf(root, rest * kLn2, root);
-    float sigmoid = ptx::rcp_approx(fmaf(root * root, root, 1.0f));
-    float scale = x < 0.0f ? root : 1.0f;
-    scale = x < static_cast<float>(kZeroBelow / slope) ? 0.0f : scale;
-    return x * sigmoid * scale * factor * scale * scale;
+    float rounded = fmaf(magnitude, static_cast<float>(exponent / 3), kRounder);
+    float fraction = fmaf(magnitude, low, fmaf(magnitude, high, (kRounder - rounded) * 3.0f));
+    float power = power_of_two(rounded);
+    float first = ptx::exp2_approx(fraction) * power;
+    float sigmoid = ptx::rcp_approx(fmaf(first * power, power, 1.0f));
+    float scale = x < 0.0f ? power : 1.0f;
+    first = x < 0.0f ? first : 1.0f;
+    first = x < static_cast<float>(kZeroBelow / slope) ? 0.0f : first;
+    return x * sigmoid * first * factor * scale * scale;
 }
 
 // NaN stays: comparisons with it are false.

@@ -25,9 +25,9 @@ FNR == NR {
     next
 }
 
-# A probe of one instruction needs no budget.
+# What shows or measures instructions needs no budget.
 FNR == 1 {
-    probe = FILENAME ~ /\/conformance\//
+    probe = FILENAME ~ /\/(conformance|measure)\//
 }
 
 /Compiling entry function/ {

@@ -3,14 +3,14 @@
 #     race   $(OUT)/emulator/race/libcuda.so.1   every memory access of the kernels is checked
 #     asan   check programs alone, AddressSanitizer and UndefinedBehaviorSanitizer
 # and fast again as $(OUT)/emulator/old/libcuda.so.1, without the symbols that an old driver lacks.
-# Every file in emulator/, ../kernels and conformance/ takes part by being there.
+# Every file in emulator/, ../kernels, conformance/ and measure/ takes part by being there.
 
 EMULATOR_OUT := $(OUT)/emulator
 EMULATOR_CXX ?= g++
 EMULATOR_GXX := $(shell command -v $(EMULATOR_CXX) 2>/dev/null)
 
 EMULATOR_SOURCES := $(wildcard emulator/*.cpp)
-KERNEL_SOURCES := $(wildcard ../kernels/*.cu) $(wildcard conformance/*.cu)
+KERNEL_SOURCES := $(wildcard ../kernels/*.cu) $(wildcard conformance/*.cu) $(wildcard measure/*.cu)
 CHECK_SOURCES := $(wildcard emulator/tests/*.cpp)
 OLD_DRIVER_SCRIPT := emulator/old_driver.map
 
@@ -28,10 +28,10 @@ asan_FLAGS := -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -
 asan_KERNEL_FLAGS := $(asan_FLAGS)
 asan_LINK := -fsanitize=address,undefined
 
-# What check programs are linked with. Those that run under AddressSanitizer call neither the driver nor the probes.
+# What check programs are linked with. Those that run under AddressSanitizer call neither the driver nor what shows or measures instructions.
 fast_SOURCES := $(EMULATOR_SOURCES) $(KERNEL_SOURCES)
 race_SOURCES := $(fast_SOURCES)
-asan_SOURCES := $(filter-out emulator/driver_% conformance/%,$(fast_SOURCES))
+asan_SOURCES := $(filter-out emulator/driver_% conformance/% measure/%,$(fast_SOURCES))
 
 # Lines of plain memory accesses come from debug information, where gcc brings the library that reads it.
 ifneq ($(EMULATOR_GXX),)
@@ -107,7 +107,7 @@ check-asan: $(ASAN_LOGS)
 
 # Mistakes planted into the real kernels; see the script.
 PLANTED_PROGRAMS := $(foreach program,kernels_route kernels_sort_by_expert kernels_permute \
-    kernels_grouped_gemm_mma,\
+    kernels_grouped_gemm_mma kernels_grouped_gemm_sm90,\
     $(call object,race,emulator/tests/$(program).cpp))
 check-planted: $(call objects,race) $(PLANTED_PROGRAMS)
 	@CXX="$(EMULATOR_CXX)" FLAGS="$(filter-out -MMD -MP,$(EMULATOR_FLAGS)) $(race_KERNEL_FLAGS) $(KERNEL_FLAGS)" \

@@ -11,6 +11,7 @@ disturbed however often it was repeated.
 loop        eager loop over the experts that have tokens, as transformers does by default
 grouped_mm  tokens sorted by expert, torch.nn.functional.grouped_mm for the products
 compile     torch.compile of grouped_mm, anew for every number of tokens
+triton      the same with the products of triton_grouped_gemm.py, tuned for like numbers of rows
 hf          the MoE block of transformers itself, eager (imported only if asked for)
 
 On a GPU everything is BF16 and timed by CUDA events: around the replay of a CUDA graph over all
@@ -18,7 +19,7 @@ inputs where the layer can be captured, else (always for the loop, which waits f
 each pass, launches included; "timing" in the JSON says which. Inputs take turns, and the weights of a
 layer exceed the cache. A copy within the device and a dense product are measured in the same run.
 
-Needs torch (and transformers for hf); nothing in the build or in CI runs this.
+Needs torch (transformers for hf, triton for triton); nothing in the build or in CI runs this.
 """
 
 import argparse
@@ -72,7 +73,7 @@ PRESETS = {
 }
 
 # What "all" does not mean on a CPU: as large as its memory, and slow to build.
-GPU_ONLY = ("deepseek-v3", "compile")
+GPU_ONLY = ("deepseek-v3", "compile", "triton")
 
 
 class Weights:
@@ -138,12 +139,9 @@ def loop(preset, weights):
     return layer
 
 
-def grouped_mm(preset, weights):
-    product = getattr(torch.nn.functional, "grouped_mm", getattr(torch, "_grouped_mm", None))
-    if product is None:
-        raise NotImplementedError(f"torch {torch.__version__} has no grouped_mm")
-    gate_up, down = weights.gate_up.transpose(1, 2), weights.down.transpose(1, 2)
-    experts = torch.arange(preset.experts, device=gate_up.device)
+def grouped(preset, weights, product):
+    """Tokens sorted by expert; product multiplies each expert's rows by its matrix [out, in]."""
+    experts = torch.arange(preset.experts, device=weights.down.device)
 
     def layer(x):
         top, ids = route(preset, weights, x)
@@ -152,13 +150,30 @@ def grouped_mm(preset, weights):
             ends = torch.searchsorted(sorted_ids, experts, right=True).to(torch.int32)
         else:
             ends = torch.bincount(sorted_ids, minlength=preset.experts).cumsum(0).to(torch.int32)
-        hidden = swiglu(product(x[order // preset.top_k], gate_up, offs=ends))
-        rows = product(hidden, down, offs=ends) * top.flatten()[order, None]
+        hidden = swiglu(product(x[order // preset.top_k], weights.gate_up, ends))
+        rows = product(hidden, weights.down, ends) * top.flatten()[order, None]
         slots = torch.empty_like(rows)
         slots[order] = rows
         return add_shared(weights, x, slots.view(*ids.shape, -1).sum(1))
 
     return layer
+
+
+def grouped_mm(preset, weights):
+    product = getattr(torch.nn.functional, "grouped_mm", getattr(torch, "_grouped_mm", None))
+    if product is None:
+        raise NotImplementedError(f"torch {torch.__version__} has no grouped_mm")
+    return grouped(
+        preset, weights, lambda x, weight, ends: product(x, weight.transpose(1, 2), offs=ends)
+    )
+
+
+def triton(preset, weights):
+    if not weights.down.is_cuda:
+        raise NotImplementedError("Triton needs a GPU")
+    from triton_grouped_gemm import grouped_gemm
+
+    return grouped(preset, weights, grouped_gemm)
 
 
 def compiled(preset, weights, mode="max-autotune-no-cudagraphs"):
@@ -230,7 +245,13 @@ def hf(preset, weights):
     return lambda x: block(x[None])[0]
 
 
-IMPLEMENTATIONS = {"loop": loop, "grouped_mm": grouped_mm, "compile": compiled, "hf": hf}
+IMPLEMENTATIONS = {
+    "loop": loop,
+    "grouped_mm": grouped_mm,
+    "compile": compiled,
+    "triton": triton,
+    "hf": hf,
+}
 
 
 class ForeignMeter:
@@ -425,8 +446,9 @@ def layers_of(preset, weights, dtype, options):
             expected = layers.get("loop") or loop(preset, weights)
             x = torch.randn(3, preset.hidden, device=options.device).to(DTYPES[dtype])
             check(layers[impl], expected, x, what)
-        except (ImportError, NotImplementedError, RuntimeError) as reason:
-            print(f"{what}: left out, {reason}", file=sys.stderr)
+        except Exception as reason:  # it is missing, or whatever its compiler makes of it
+            first = str(reason).strip().split("\n")[0]
+            print(f"{what}: left out, {first}", file=sys.stderr)
             layers.pop(impl, None)
     return layers
 
@@ -539,7 +561,7 @@ def complete(options):
     if gpu and (options.dtypes or ["bf16"]) != ["bf16"]:
         sys.exit("--dtypes: expected bf16 on a GPU; leave the option out")
     options.dtypes = options.dtypes or ("bf16" if gpu else "all")
-    options.impl = options.impl or (["loop", "grouped_mm"] + (["compile"] if gpu else []))
+    options.impl = options.impl or ["loop", "grouped_mm"] + (["compile", "triton"] if gpu else [])
     known = {"preset": PRESETS, "dtypes": DTYPES, "impl": IMPLEMENTATIONS, "jmoe_dtypes": DTYPES}
     for name, names in known.items():
         if getattr(options, name) == "all":
@@ -561,7 +583,7 @@ def parse_arguments():
     option(
         "--impl",
         type=some_of(IMPLEMENTATIONS),
-        help="a list or all; default: loop,grouped_mm, and compile on a GPU",
+        help="a list or all; default: loop,grouped_mm, and compile,triton on a GPU",
     )
     option(
         "--compile-mode",

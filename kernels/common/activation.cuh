@@ -12,42 +12,43 @@ constexpr int kSwiglu = 0;
 constexpr int kClampedSwiglu = 1;
 constexpr int kSilu = 2;
 constexpr int kRelu = 3;
+constexpr int kSquaredRelu = 4;
 
 constexpr double kLog2E = 1.4426950408889634;
 constexpr double kClampedSlope = 1.702;
 
 // Below this argument the sigmoid is 0, as where e^-z overflows in double. It matters beside an infinite factor.
-constexpr float kZeroBelow = -709.78265f;
+constexpr double kZeroBelow = -709.78265;
 
 // From here on down a product with the largest floats still rounds to 0.
-constexpr float kLowest = 200.0f;
+constexpr double kLowest = 200.0;
 
-// x * 2^kFirstPower is normal for every x that needs it.
-constexpr int kFirstPower = -100;
+// Added to a small float, leaves it rounded to an integer in the low bits of the sum.
+constexpr float kRounder = 12582912.0f;
 
-__device__ __forceinline__ float power_of_two(int exponent) { return __int_as_float((exponent + 127) << 23); }
+// 2^n of the integer n that is in the low bits.
+__device__ __forceinline__ float power_of_two(float rounded) {
+    return __uint_as_float((__float_as_uint(rounded) << 23) + 0x3f800000u);
+}
 
-// x sigmoid(slope x) factor. With e = exp(-|slope x|) the sigmoid is 1 / (1 + e), or e / (1 + e) for negative x. There e is
-// 2^n 2^f, and 2^n is multiplied in three steps: the first before all else, so that the largest x does not overflow, the
-// others after the factor, so that nothing but the result can be subnormal.
+// x sigmoid(slope x) factor. With e = exp(-|slope x|) the sigmoid is 1 / (1 + e), or e / (1 + e) for negative x. There e may be far
+// below the smallest float where the product is not, because the factor is large: so e is 2^n 2^n 2^n 2^f, which is multiplied
+// once with 2^n before the factor, so that the largest x does not overflow, and twice after it, so that nothing but the result
+// can be subnormal.
 __device__ __forceinline__ float sigmoid_product(float x, double slope, float factor) {
-    const float high = static_cast<float>(slope * kLog2E);
-    const float low = static_cast<float>(slope * kLog2E - static_cast<double>(high));
-    const float one_slope = static_cast<float>(slope);
-    float magnitude = fminf(fabsf(x), kLowest / one_slope);
-    float n = rintf(-magnitude * high);
-    float fraction = fmaf(-magnitude, low, fmaf(-magnitude, high, -n));
-    float mantissa = exp2f(fraction);
-    int exponent = static_cast<int>(n);
-    int first = max(exponent, kFirstPower);
-    int second = (exponent - first) / 2;
-    int third = exponent - first - second;
-    float scale = x * one_slope < kZeroBelow ? 0.0f : power_of_two(first);
-    float divisor = fmaf(mantissa, scale, 1.0f);
-    if (x < 0.0f) {
-        return x * scale * mantissa / divisor * factor * power_of_two(second) * power_of_two(third);
-    }
-    return x / divisor * factor;
+    const double exponent = -slope * kLog2E;
+    const float high = static_cast<float>(exponent);
+    const float low = static_cast<float>(exponent - static_cast<double>(high));
+    float magnitude = fminf(fabsf(x), static_cast<float>(kLowest / slope));
+    float rounded = fmaf(magnitude, static_cast<float>(exponent / 3), kRounder);
+    float fraction = fmaf(magnitude, low, fmaf(magnitude, high, (kRounder - rounded) * 3.0f));
+    float power = power_of_two(rounded);
+    float first = ptx::exp2_approx(fraction) * power;
+    float sigmoid = ptx::rcp_approx(fmaf(first * power, power, 1.0f));
+    float scale = x < 0.0f ? power : 1.0f;
+    first = x < 0.0f ? first : 1.0f;
+    first = x < static_cast<float>(kZeroBelow / slope) ? 0.0f : first;
+    return x * sigmoid * first * factor * scale * scale;
 }
 
 // NaN stays: comparisons with it are false.
@@ -88,7 +89,7 @@ __device__ __forceinline__ void activate(int kind, float limit, const Values<cou
                 up.at[i] = relu(up.at[i]);
             }
             break;
-        default:  // squared
+        default:
 #pragma unroll
             for (int i = 0; i < count; i++) {
                 up.at[i] = relu(up.at[i]) * relu(up.at[i]);

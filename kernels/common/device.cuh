@@ -8,9 +8,10 @@
 #include <cstdint>
 #endif
 
-// Code that needs an instruction of sm_90a stands inside #ifdef JMOE_SM90. __CUDA_ARCH__ >= 900 would let it into sm_90
-// and sm_100a builds, which reject it.
-#if defined(JMOE_EMULATOR) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+// Code that needs an instruction of sm_90a stands inside #ifdef JMOE_SM90, except in sources that are compiled for nothing else.
+// __CUDA_ARCH__ >= 900 would let it into sm_90 and sm_100a builds, which reject it. nvcc's host pass, which has no architecture,
+// generates nothing of it, but has to find its names.
+#if defined(JMOE_EMULATOR) || defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDA_ARCH__)
 #define JMOE_SM90 1
 #endif
 

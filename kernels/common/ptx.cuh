@@ -17,6 +17,7 @@ struct alignas(64) TensorMap {
 #ifdef JMOE_EMULATOR
 #include "ptx.h"
 #else
+#include "ptx_clock.cuh"
 #include "ptx_convert.cuh"
 #include "ptx_copy.cuh"
 #include "ptx_matrix.cuh"

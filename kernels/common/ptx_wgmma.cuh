@@ -17,6 +17,16 @@ __device__ __forceinline__ void wgmma_wait_group() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
 }
 
+// No instruction. The compiler takes accumulators for ordinary registers and may read them before a wait that stands in front of
+// that: then ptxas serialises every wgmma. What is read after this is not read before it.
+template <int COUNT>
+__device__ __forceinline__ void wgmma_hold(float (&d)[COUNT]) {
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) {
+        asm volatile("" : "+f"(d[i])::"memory");
+    }
+}
+
 // An asm statement spells out each of its registers, so every N needs its own text and operands: D for the operands, T
 // for the text. The numbers in LIST are those of the operands after the accumulators.
 

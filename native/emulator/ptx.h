@@ -3,6 +3,7 @@
 
 #include "ptx_barrier.h"
 #include "ptx_bulk.h"
+#include "ptx_clock.h"
 #include "ptx_convert.h"
 #include "ptx_copy.h"
 #include "ptx_matrix.h"

@@ -35,6 +35,9 @@ void wgmma_wait_group(Site site = Site::here()) {
     wgmma_wait(PENDING, site);
 }
 
+template <int COUNT>
+void wgmma_hold(float (&)[COUNT]) {}
+
 template <int N>
 constexpr bool wgmma_width = N >= 8 && N <= 256 && N % 8 == 0;
 template <int N>

@@ -1,157 +1,18 @@
 // The grouped product on matrix units, with gathered rows and activation, against plain loops.
-#include "kernels_host.h"
+#include "grouped_gemm_problem.h"
 
 namespace {
 
-using host::Array;
-using host::Floats;
-using host::Type;
-using std::to_string;
+using namespace grouped_gemm;
 
-// Ordinals of Activation.Kind, and none.
-enum Kind { kNone = -1, kSwiglu, kClampedSwiglu, kSilu, kRelu, kSquaredRelu };
-
-constexpr float kLimit = 0.75f;
 const std::vector<std::string> kTiles = {"_16", "_64", "_128"};
 const std::vector<std::string> kTransposedTiles = {"_64_transposed", "_128_transposed"};
-constexpr Type kHalfTypes[] = {host::kF16, host::kBF16};
-
-struct Problem {
-    std::vector<int> counts;  // rows of each group
-    int outputs;
-    int inputs;
-    Kind kind = kNone;
-    bool biased = false;  // and weighted, if gathered
-    int top_k = 0;       // 0 if rows are not gathered
-    int misaligned = 0;  // elements
-    int spare_rows = 0;  // behind the last offset
-    unsigned blocks = 5;
-    bool transposed = false;
-
-    bool weighted() const { return biased && top_k > 0; }
-    int groups() const { return static_cast<int>(counts.size()); }
-    int parts() const { return kind == kSwiglu || kind == kClampedSwiglu ? 2 : 1; }
-
-    std::vector<int> offsets() const {
-        std::vector<int> all = {0};
-        for (int count : counts) {
-            all.push_back(all.back() + count);
-        }
-        return all;
-    }
-
-    std::string name() const {
-        return "groups " + to_string(groups()) + " rows " + to_string(offsets().back()) + " N=" + to_string(outputs) +
-               " K=" + to_string(inputs) + " kind " + to_string(kind) + " top_k " + to_string(top_k) + " offset " +
-               to_string(misaligned) + " blocks " + to_string(blocks) + (transposed ? " transposed" : "");
-    }
-};
-
-struct Inputs {
-    Array<int> offsets;
-    Array<int> row_to_slot;
-    Array<float> slot_weights;
-    Floats x;
-    Floats weight;
-    Array<float> bias;
-
-    Inputs(const Problem& problem, Type type, host::Numbers numbers)
-        : offsets(problem.offsets()),
-          row_to_slot(slots(problem, numbers)),
-          slot_weights(floats(problem.offsets().back(), numbers)),
-          x(type, x_values(problem, numbers), problem.misaligned),
-          weight(type, numbers.normals(static_cast<size_t>(problem.groups()) * columns(problem) * problem.inputs),
-                 problem.misaligned),
-          bias(floats(problem.groups() * columns(problem), numbers)) {}
-
-    static int columns(const Problem& problem) { return problem.parts() * problem.outputs; }
-
-    // Some order of the slots; those behind the last offset are no slots at all.
-    static std::vector<int> slots(const Problem& problem, host::Numbers& numbers) {
-        int rows = problem.offsets().back();
-        std::vector<int> all(rows + problem.spare_rows, -1000000);
-        for (int row = 0; row < rows; row++) {
-            all[row] = row;
-            std::swap(all[row], all[numbers.below(row + 1)]);
-        }
-        return all;
-    }
-
-    // What lies behind the last offset belongs to nobody.
-    static std::vector<double> x_values(const Problem& problem, host::Numbers& numbers) {
-        int rows = problem.offsets().back();
-        size_t used = problem.top_k == 0 ? rows : (rows + problem.top_k - 1) / problem.top_k;
-        std::vector<double> values = numbers.normals(used * problem.inputs);
-        values.resize(values.size() + static_cast<size_t>(problem.spare_rows) * problem.inputs, NAN);
-        return values;
-    }
-
-    static std::vector<float> floats(int count, host::Numbers& numbers) {
-        std::vector<float> values(count);
-        for (float& value : values) {
-            value = static_cast<float>(numbers.normal());
-        }
-        return values;
-    }
-};
-
 std::string run(const std::string& kernel, const Problem& problem, const Inputs& in, const Floats& y) {
     int rows = problem.offsets().back() + problem.spare_rows;
     return host::launch(kernel, {problem.blocks}, in.x.data(), problem.top_k == 0 ? nullptr : in.row_to_slot.input(),
                         problem.weighted() ? in.slot_weights.data() : nullptr, in.weight.data(), problem.biased ? in.bias.data() : nullptr, in.offsets.data(), y.data(), rows,
                         problem.groups(), problem.outputs, problem.inputs, std::max(1, problem.top_k),
                         static_cast<int>(y.type()), static_cast<int>(problem.kind), kLimit);
-}
-
-double sigmoid_product(double x, double slope) { return x / (1 + std::exp(-slope * x)); }
-
-double activate(Kind kind, double gate, double up) {
-    switch (kind) {
-        case kSwiglu:
-            return sigmoid_product(gate, 1) * up;
-        case kClampedSwiglu:
-            return sigmoid_product(std::min<double>(gate, kLimit), 1.702) * (std::clamp<double>(up, -kLimit, kLimit) + 1);
-        case kSilu:
-            return sigmoid_product(up, 1);
-        case kRelu:
-            return std::max(up, 0.0);
-        case kSquaredRelu:
-            return std::max(up, 0.0) * std::max(up, 0.0);
-        default:
-            return up;
-    }
-}
-
-double product(const Problem& problem, const Inputs& in, int row, size_t column) {
-    int slot = problem.top_k == 0 ? row : in.row_to_slot.at(row);
-    size_t x_row = slot / std::max(1, problem.top_k);
-    double sum = 0;
-    for (int k = 0; k < problem.inputs; k++) {
-        size_t element = column * problem.inputs + k;
-        if (problem.transposed) {
-            size_t group = column / problem.outputs;
-            element = (group * problem.inputs + k) * problem.outputs + column % problem.outputs;
-        }
-        sum += in.x.at(x_row * problem.inputs + k) * in.weight.at(element);
-    }
-    double weighted = problem.weighted() ? in.slot_weights.at(slot) * sum : sum;
-    return problem.biased ? weighted + in.bias.at(column) : weighted;
-}
-
-std::vector<double> expected(const Problem& problem, const Inputs& in) {
-    std::vector<double> y;
-    std::vector<int> offsets = problem.offsets();
-    for (int group = 0; group < problem.groups(); group++) {
-        for (int row = offsets[group]; row < offsets[group + 1]; row++) {
-            for (int output = 0; output < problem.outputs; output++) {
-                size_t first = static_cast<size_t>(group) * problem.parts() * problem.outputs + output;
-                double gate = product(problem, in, row, first);
-                double up = problem.parts() == 2 ? product(problem, in, row, first + problem.outputs) : gate;
-                y.push_back(activate(problem.kind, gate, up));
-            }
-        }
-    }
-    return y;
 }
 
 // Every size of tiles, and that they agree bit by bit.
@@ -165,9 +26,7 @@ void check_product(const Problem& problem, Type type, Type y_type) {
         Floats* y = new Floats(y_type, size, problem.misaligned);
         results.push_back(y);
         std::string why = run(kernel, problem, in, *y);
-        // An activation adds errors of a few units, which the clamped product squares.
-        double reduction = problem.kind == kNone ? problem.inputs + 1 : 4.0 * problem.inputs + 16;
-        why = why.empty() ? host::compare(*y, want, reduction) : why;
+        why = why.empty() ? host::compare(*y, want, reduction(problem)) : why;
         if (why.empty() && !y->untouched_from(want.size())) {
             why = "wrote behind the last offset";
         }

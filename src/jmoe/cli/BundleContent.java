@@ -36,8 +36,11 @@ record BundleContent(Path project) {
     /** Where the libraries of the tests lie. */
     static final String SUITE_LIB = "tests/lib";
 
-    /** Where kernels that show what single instructions do lie in the jar of the tests. */
-    private static final String PROBES = "jmoe/kernels/conformance/";
+    /** Folders of kernels that show what single instructions do, or measure them. */
+    private static final List<String> PROBES = List.of("conformance", "measure");
+
+    /** Where these folders lie in the jar of the tests. */
+    private static final String KERNELS = "jmoe/kernels/";
 
     private static final String GOLDEN = "tests/golden";
 
@@ -175,7 +178,11 @@ record BundleContent(Path project) {
             jar.setLevel(Deflater.BEST_COMPRESSION);
             // Benchmarks, if they were compiled too, need a library that is not here.
             int classes = pack(jar, "target/test-classes", "", "(?!.*jmh_generated).*\\.class");
-            int probes = pack(jar, "target/native/conformance", PROBES, ".*\\.fatbin");
+            int probes = 0;
+            for (String folder : PROBES) {
+                String prefix = KERNELS + folder + "/";
+                probes += pack(jar, "target/native/" + folder, prefix, ".*\\.fatbin");
+            }
             return Units.plural(classes, "class", "classes")
                     + " of tests, "
                     + Units.plural(probes, "file", "files")

@@ -117,6 +117,8 @@ final class BundleTest {
         file("project/target/test-classes/jmoe/ops/KernelsContract.class", "");
         file("project/target/test-classes/jmoe/jmh_generated/Bench.class", "");
         file("project/target/native/conformance/probe_mma.fatbin", "");
+        file("project/target/native/measure/measure_tma.fatbin", "");
+        file("project/target/native/measure/measure_tma.kept/measure_tma.ptx", "");
         file("project/tests/golden/tensorcore/mma_sync.json", "{}");
         for (String name : List.of("config.json", "model.safetensors", "cases.safetensors")) {
             Path copy = project.resolve("tests/golden/mixtral-0").resolve(name);
@@ -150,7 +152,7 @@ final class BundleTest {
         assertThat(project.copyProgram(bundle)).contains("1 library", "1 file of CUDA kernels");
         assertThat(project.copyGolden(bundle)).contains("1 checkpoint");
         assertThat(project.hasSuite()).isTrue();
-        assertThat(project.copySuite(bundle)).contains("1 class", "1 file of probes");
+        assertThat(project.copySuite(bundle)).contains("1 class", "2 files of probes");
         try (Stream<Path> files = Files.walk(bundle)) {
             assertThat(files.filter(Files::isRegularFile).map(bundle::relativize))
                     .map(Path::toString)
@@ -176,7 +178,9 @@ final class BundleTest {
                             "jmoe/ops/KernelsContract.class",
                             "jmoe/ops/",
                             "jmoe/kernels/conformance/probe_mma.fatbin",
-                            "jmoe/kernels/conformance/");
+                            "jmoe/kernels/conformance/",
+                            "jmoe/kernels/measure/measure_tma.fatbin",
+                            "jmoe/kernels/measure/");
         }
         try (Safetensors cases =
                 Safetensors.open(bundle.resolve("tests/golden/mixtral-0/cases.safetensors"))) {

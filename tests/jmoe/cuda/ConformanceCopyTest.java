@@ -333,6 +333,35 @@ final class ConformanceCopyTest {
                 "tma_store_2d beyond the edge", 1, 16, expected, probes.download(address, bytes));
     }
 
+    /**
+     * A box ends where a group of rows does, though the map knows nothing of groups: the second
+     * dimension is so large that its end can be anywhere, and the fourth leads back to the row,
+     * because addresses have 64 bits. Rows behind belong to somebody else.
+     */
+    @Test
+    void stores_endWhereAGroupDoes() {
+        int columns = 32;
+        int pitch = 2 * columns;
+        byte[] image = random(pitch * 8);
+        int bytes = pitch * 12;
+        for (int rows : new int[] {1, 5, 8}) {
+            long address = probes.output(bytes);
+            byte[] expected = unwritten(bytes);
+            System.arraycopy(image, 0, expected, 3 * pitch, rows * pitch);
+            long[] dims = {columns, 1L << 30, (1L << 31) - 65536, (1L << 31) - 65536};
+            long[] pitches = {pitch, pitch, (1L << 35) - pitch};
+            MemorySegment map =
+                    new Global(address, U16, 2, dims, pitches).map(NO_SWIZZLE, columns, 8, 1, 1);
+            store("probe_tma_store_4d", image, map, 0, (1 << 30) - rows, 3 + rows, 1 << 30);
+            ConformanceReport.exact(
+                    "tma_store_4d, " + rows + " rows of a group",
+                    1,
+                    16,
+                    expected,
+                    probes.download(address, bytes));
+        }
+    }
+
     @Test
     void reductions_add() {
         int[] numbers = new int[256];

@@ -51,14 +51,28 @@ __device__ __forceinline__ float sigmoid_product(float x, double slope, float fa
     return x * sigmoid * first * factor * scale * scale;
 }
 
+// From here on up the short form meets no number that floats do not have, whatever the slope.
+constexpr float kShortFrom = -35.0f;
+
+// The same for results of 16 bits, where x is not below that: what it lacks in the last places is far below theirs.
+__device__ __forceinline__ float short_sigmoid_product(float x, double slope, float factor) {
+    float power = ptx::exp2_approx(x * static_cast<float>(-slope * kLog2E));
+    return x * ptx::rcp_approx(1.0f + power) * factor;
+}
+
 // NaN stays: comparisons with it are false.
 __device__ __forceinline__ float relu(float x) { return x <= 0.0f ? 0.0f : x; }
 
-__device__ __forceinline__ float clamped_product(float gate, float up, float limit) {
-    float g = gate > limit ? limit : gate;
+// Gate and up of the clamped product within their limits.
+__device__ __forceinline__ float clamped_gate(float gate, float limit) { return gate > limit ? limit : gate; }
+
+__device__ __forceinline__ float clamped_factor(float up, float limit) {
     float u = up > limit ? limit : up;
-    u = u < -limit ? -limit : u;
-    return sigmoid_product(g, kClampedSlope, u + 1.0f);
+    return (u < -limit ? -limit : u) + 1.0f;
+}
+
+__device__ __forceinline__ float clamped_product(float gate, float up, float limit) {
+    return sigmoid_product(clamped_gate(gate, limit), kClampedSlope, clamped_factor(up, limit));
 }
 
 // The switch stands outside the loops: one branch for all elements of a vector.
@@ -94,6 +108,29 @@ __device__ __forceinline__ void activate(int kind, float limit, const Values<cou
             for (int i = 0; i < count; i++) {
                 up.at[i] = relu(up.at[i]) * relu(up.at[i]);
             }
+    }
+}
+
+// Of a gated kind and for results of 16 bits: the short form where it suits all elements, which is nearly always.
+template <int kind, int count>
+__device__ __forceinline__ void activate_16_bits(float limit, const Values<count>& gate, Values<count>& up) {
+    bool low = false;
+#pragma unroll
+    for (int i = 0; i < count; i++) {
+        low |= gate.at[i] < kShortFrom;
+    }
+    if (low) {
+        activate<count>(kind, limit, gate, up);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < count; i++) {
+        if constexpr (kind == kSwiglu) {
+            up.at[i] = short_sigmoid_product(gate.at[i], 1.0, up.at[i]);
+        } else {
+            float factor = clamped_factor(up.at[i], limit);
+            up.at[i] = short_sigmoid_product(clamped_gate(gate.at[i], limit), kClampedSlope, factor);
+        }
     }
 }
 

@@ -79,7 +79,8 @@ __device__ __forceinline__ Values<8> values(const Target& target, const Part& pa
     if constexpr (gated(form)) {
         const float* bias = part.bias == nullptr ? nullptr : part.bias + target.outputs;
         Values<8> up = weigh(sums + kAccumulators / 2 + block * 4, part, bias, block, exist);
-        activation::activate<8>(form == Form::SWIGLU ? activation::kSwiglu : activation::kClampedSwiglu, target.limit, result, up);
+        constexpr int kKind = form == Form::SWIGLU ? activation::kSwiglu : activation::kClampedSwiglu;
+        activation::activate_16_bits<kKind, 8>(target.limit, result, up);
         return up;
     } else if constexpr (form == Form::SILU) {
         activation::activate<8>(activation::kSilu, target.limit, result, result);

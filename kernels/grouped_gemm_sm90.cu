@@ -71,7 +71,7 @@ using Large = Shape<128, 256, 2, 2, 4, 2, 1>;
 template <class S, bool kGather>
 struct Budget {
     static constexpr int kAtLaunch = S::kConsumers == 2 ? 168 : 128;
-    static constexpr int kProducer = !kGather ? 40 : S::kConsumers == 2 ? 72 : 88;
+    static constexpr int kProducer = !kGather ? 40 : S::kConsumers == 1 ? 88 : S::kInTurn ? 56 : 72;
     static constexpr int kConsumer = (kAtLaunch * (S::kConsumers + 1) - kProducer) / S::kConsumers / 8 * 8;
 };
 
@@ -345,6 +345,7 @@ __device__ __forceinline__ void multiply(const Shared<S>& shared, const Turns<S>
     }
     turns.pass();
     ptx::wgmma_wait_group<0>();
+    ptx::wgmma_hold(sums);
     release<S>(shared, previous);
 }
 

@@ -123,13 +123,13 @@ int main() {
         int third = inputs / 8 % 3;
         problems.push_back({{inputs % 19 * 9, 2}, 90 - inputs / 2, inputs, third ? kSwiglu : kNone, third == 0, third, inputs % 16 / 8});
     }
+    // Every pair of types in turn.
     int round = 0;
     for (const Problem& problem : problems) {
-        for (Type type : kHalfTypes) {
-            Type y_type = host::kTypes[round++ % 3];
-            bool possible = problem.kind == kNone || y_type != host::kF32;
-            check_product(problem, type, possible ? y_type : type);
-        }
+        Type type = kHalfTypes[round % 2];
+        Type y_type = host::kTypes[round++ % 3];
+        bool possible = problem.kind == kNone || y_type != host::kF32;
+        check_product(problem, type, possible ? y_type : type);
     }
     return check::result();
 }

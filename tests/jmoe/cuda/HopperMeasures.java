@@ -220,10 +220,11 @@ final class HopperMeasures {
         String name =
                 String.format(
                         Locale.ROOT,
-                        "wgmma m64n%dk16, %d warpgroup%s",
+                        "wgmma m64n%dk16, %d warpgroup%s, %d blocks",
                         columns,
                         consumers,
-                        consumers == 1 ? "" : "s");
+                        consumers == 1 ? "" : "s",
+                        blocks);
         String otherwise = "";
         if (bytesPerCycle > 0) {
             name += String.format(Locale.ROOT, ", TMA writes %.0f B/cycle", streamed);

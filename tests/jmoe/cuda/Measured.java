@@ -24,14 +24,14 @@ record Measured(
         double megahertz) {
     static String heading() {
         return String.format(
-                "  %-46s %9s %9s  %-20s %5s  %s",
+                "  %-64s %9s %9s  %-20s %5s  %s",
                 "one multiprocessor", "measured", "predicted", "", "MHz", "or else predicted");
     }
 
     String text() {
         return String.format(
                 Locale.ROOT,
-                "  %-46s %9.1f %9.1f  %-20s %5.0f  %s",
+                "  %-64s %9.1f %9.1f  %-20s %5.0f  %s",
                 name,
                 value,
                 predicted,

@@ -6,7 +6,8 @@
 // Grid      x: any multiple of the cluster; blocks take tiles in turn until there are none. As many as run at once.
 // Numerics  F32 sums of exact products in the order of the inputs, 16 at a time, in every kernel of this file: a row depends on
 //           nothing but itself and its expert. w, bias and activation in F32, one rounding.
-// Requires  sm_90a; inputs > 0, inputs % 8 == 0; x and weight aligned to 16 bytes; groups * columns < 2^31.
+// Requires  sm_90a; inputs > 0, inputs % 8 == 0; x and weight aligned to 16 bytes; groups * columns < 2^31; F32 y
+//           has no activation.
 // Adjoint   as in grouped_gemm_mma.cu.
 //
 // A producer warpgroup fills a ring of stages by TMA, or gathers rows of x into it by cp.async; consumer warpgroups multiply with
@@ -71,7 +72,7 @@ using Large = Shape<128, 256, 2, 2, 4, 2, 1>;
 template <class S, bool kGather>
 struct Budget {
     static constexpr int kAtLaunch = S::kConsumers == 2 ? 168 : 128;
-    static constexpr int kProducer = !kGather ? 40 : S::kConsumers == 1 ? 88 : S::kInTurn ? 56 : 72;
+    static constexpr int kProducer = kGather ? 56 : 40;
     static constexpr int kConsumer = (kAtLaunch * (S::kConsumers + 1) - kProducer) / S::kConsumers / 8 * 8;
 };
 
@@ -191,38 +192,30 @@ __device__ __forceinline__ void produce(const Operands<T>& on, const Shared<S>& 
     }
 }
 
-// Rows of x that a thread gathers, kCopiedRows apart in the tile; -1 for zeros.
+// Rows of x that a thread gathers: kCopiedRows apart in the tile.
 template <class S>
-struct Sources {
-    static constexpr int kCount = S::kRows / kCopiedRows;
-    int rows[kCount];
-};
+constexpr int kGathered = S::kRows / kCopiedRows;
 
+// The eight threads that copy the chunks of a row copy the same rows, so each of them looks up one. -1 for zeros.
 template <class T, class S>
-__device__ __forceinline__ Sources<S> find_sources(const Operands<T>& on, const Tile& tile) {
-    Sources<S> sources;
-    int first = threadIdx.x % kWarpgroup / kChunks;
-#pragma unroll
-    for (int i = 0; i < Sources<S>::kCount; i++) {
-        int row = first + i * kCopiedRows;
-        sources.rows[i] = row < tile.rows ? on.row_to_slot[tile.row + row] / on.top_k : -1;
-    }
-    return sources;
+__device__ __forceinline__ int find_source(const Operands<T>& on, const Tile& tile) {
+    static_assert(kGathered<S> <= kChunks);
+    int row = threadIdx.x / kChunks + threadIdx.x % kChunks * kCopiedRows;
+    return row < tile.rows ? on.row_to_slot[tile.row + row] / on.top_k : -1;
 }
 
 template <class T, class S>
-__device__ __forceinline__ void gather(const Operands<T>& on, const Sources<S>& sources, int boxes, uint32_t stage, int input) {
+__device__ __forceinline__ void gather(const Operands<T>& on, int source, int boxes, uint32_t stage, int input) {
     int chunk = threadIdx.x % kChunks;
     int column = input + chunk * kChunk;
-    int first = threadIdx.x % kWarpgroup / kChunks;
+    int first = threadIdx.x / kChunks;
 #pragma unroll
-    for (int i = 0; i < Sources<S>::kCount; i++) {
-        int row = first + i * kCopiedRows;
+    for (int i = 0; i < kGathered<S>; i++) {
+        int x_row = __shfl_sync(cluster_tiles::kAllLanes, source, i, kChunks);
         if (i * kCopiedRows < boxes * kBoxRows) {
-            bool exists = sources.rows[i] >= 0 && column < on.inputs;
-            const typename T::Bits* from =
-                exists ? on.x + static_cast<long long>(sources.rows[i]) * on.inputs + column : on.x;
-            ptx::cp_async<16>(stage + wgmma_store::swizzled(row, chunk), from, exists ? 16 : 0);
+            bool exists = x_row >= 0 && column < on.inputs;
+            const typename T::Bits* from = exists ? on.x + static_cast<long long>(x_row) * on.inputs + column : on.x;
+            ptx::cp_async<16>(stage + wgmma_store::swizzled(first + i * kCopiedRows, chunk), from, exists ? 16 : 0);
         }
     }
 }
@@ -245,15 +238,15 @@ __device__ __forceinline__ void produce_gathered(const Operands<T>& on, const Sh
     Walk<S> walk(product);
     Tile tile;
     while (walk.next(tile)) {
-        Sources<S> sources = find_sources<T, S>(on, tile);
+        int source = find_source<T, S>(on, tile);
 #pragma unroll 1
         for (int stage = 0; stage < on.stages(); stage++) {
             position.wait_empty(shared.barriers);
             uint32_t full = shared.barriers.full(position.slot);
-            if (threadIdx.x % kWarpgroup < 32 && ptx::elect_one()) {
+            if (threadIdx.x < 32 && ptx::elect_one()) {
                 fetch<T, S, true>(on, tile, shared.stage(position.slot), full, stage * kDepth, product.rank);
             }
-            gather<T, S>(on, sources, x_boxes(tile), shared.stage(position.slot), stage * kDepth);
+            gather<T, S>(on, source, x_boxes(tile), shared.stage(position.slot), stage * kDepth);
             ptx::cp_async_commit_group();
             position.advance();
             if (under_way < kUnderWay) {

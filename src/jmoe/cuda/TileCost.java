@@ -47,6 +47,9 @@ final class TileCost {
     private static final double MEMORY_SECONDS = 1.1e-6;
     private static final double GAIN_OF_LARGER = 0.98;
 
+    /** Exponentials and reciprocals per cycle and multiprocessor. */
+    private static final double SPECIAL_FUNCTIONS = 16;
+
     /** Operations per cycle and multiprocessor by wgmma. */
     private static final double WGMMA_OPERATIONS = 4096;
 
@@ -116,12 +119,20 @@ final class TileCost {
                 (tile.family() == Family.SM90 ? WGMMA_OPERATIONS : mmaOperations)
                         / (2.0 * tile.columns() * work.inputs);
         double exposed = tile.hidesEpilogue() ? 1 : turns;
-        double matrixUnits = turns * stepRows / operations + exposed * tile.epilogueCycles();
+        double matrixUnits = turns * stepRows / operations + exposed * epilogueCycles(tile, work);
         double weightColumns = work.columns / columnTiles * fetchedShare(tile, rowTiles);
         double fetched = Math.min(stepRows, (double) work.rows) + weightColumns;
         double l2 = turns * fetched * work.inputs * ELEMENT_BYTES / L2_BYTES_PER_CYCLE;
         double memory = memorySeconds(tile, work, tiles, fetched) * hertz;
         return 1e9 / hertz * fourthRoot(power4(matrixUnits) + power4(l2) + power4(memory));
+    }
+
+    /** A gated activation halves what is stored, and takes two special functions for each. */
+    private static double epilogueCycles(Tile tile, Work work) {
+        if (!work.gated) {
+            return tile.epilogueCycles();
+        }
+        return tile.epilogueCycles() / 2.0 + tile.rows() * tile.columns() / SPECIAL_FUNCTIONS;
     }
 
     /** Pieces of so many rows that a group needs, on average. */

@@ -45,7 +45,7 @@ final class RaceTest {
             processes.add(start(driver, share, output(i)));
         }
         for (int i = 0; i < JVMS; i++) {
-            boolean ended = processes.get(i).waitFor(15, TimeUnit.MINUTES);
+            boolean ended = processes.get(i).waitFor(25, TimeUnit.MINUTES);
             processes.get(i).destroyForcibly();
             String output = Files.readString(output(i));
             assertThat(ended).as("a JVM ends; it wrote: %s", output).isTrue();

@@ -152,7 +152,10 @@ final class KernelTimings {
         }
 
         private void add(String kernel, int sets, long bytes, double flops, IntConsumer operation) {
-            log.time(timer, new TimedWork(kernel, shape, tokens, 0, sets, bytes, flops), operation);
+            log.time(
+                    timer,
+                    new TimedWork(kernel, shape, tokens, null, sets, bytes, flops),
+                    operation);
         }
 
         void route() {

@@ -7,6 +7,7 @@ import org.jspecify.annotations.Nullable;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
+import java.util.Objects;
 
 /** The times of the products in BF16: what the kernels choose, and what each tile takes. */
 final class ProductTable {
@@ -19,7 +20,6 @@ final class ProductTable {
     private static final String NAMES = "%n  %-24s | %-28s | %-28s | %s%n";
     private static final String ROW = "  %-15s %8d | %s | %s | %s%n";
     private static final String PRODUCT = "%10s %8s %8s";
-    private static final String TILES = "%9s %9s %8s";
 
     private final List<Timing> timings;
     private final double copyGigabytesPerSecond;
@@ -44,13 +44,14 @@ final class ProductTable {
         return List.of(GATE_UP, DOWN, ROUTER, ROUTER_F32, DENSE).contains(kernel);
     }
 
-    private @Nullable Timing find(String kernel, TimedShape shape, int tokens, int tile) {
+    private @Nullable Timing find(
+            String kernel, TimedShape shape, int tokens, @Nullable Tile tile) {
         for (Timing timing : timings) {
             TimedWork work = timing.work();
             if (work.kernel().equals(kernel)
                     && work.shape().equals(shape)
                     && work.tokens() == tokens
-                    && work.tile() == tile) {
+                    && Objects.equals(work.tile(), tile)) {
                 return timing;
             }
         }
@@ -69,23 +70,31 @@ final class ProductTable {
                         ROW,
                         shape.model(),
                         tokens,
-                        product(find(GATE_UP, shape, tokens, 0)),
-                        product(find(DOWN, shape, tokens, 0)),
-                        micros(find(ROUTER, shape, tokens, 0))
+                        product(find(GATE_UP, shape, tokens, null)),
+                        product(find(DOWN, shape, tokens, null)),
+                        micros(find(ROUTER, shape, tokens, null))
                                 + " "
-                                + micros(find(ROUTER_F32, shape, tokens, 0)));
+                                + micros(find(ROUTER_F32, shape, tokens, null)));
             }
         }
-        print(NAMES, "us, by rows of a tile", "gate up and activation", "down", "");
-        String tiles = String.format(TILES, "16", "64", "128");
-        print("  %-15s %8s | %s | %s |%n", "", "tokens", tiles, tiles);
+        printTiles("gate up and activation", GATE_UP);
+        printTiles("down", DOWN);
+        printDense();
+    }
+
+    private void printTiles(String name, String kernel) {
+        List<String> labels = new ArrayList<>();
+        for (Tile tile : Tile.values()) {
+            labels.add(String.format("%9s", tile.label()));
+        }
+        print("%n  %s by tile, us%n", name);
+        print("  %-15s %8s | %s%n", "", "tokens", String.join(" ", labels));
         for (TimedShape shape : TimedShape.MODELS) {
             for (int tokens : ProductTimings.TILE_TOKENS) {
-                String gateUp = tiles(GATE_UP, shape, tokens);
-                print(ROW, shape.model(), tokens, gateUp, tiles(DOWN, shape, tokens), "");
+                String times = tiles(kernel, shape, tokens);
+                print("  %-15s %8d | %s%n", shape.model(), tokens, times);
             }
         }
-        printDense();
     }
 
     private void printDense() {
@@ -100,7 +109,7 @@ final class ProductTable {
 
     private String tiles(String kernel, TimedShape shape, int tokens) {
         List<String> columns = new ArrayList<>();
-        for (int tile : ProductTimings.TILES) {
+        for (Tile tile : Tile.values()) {
             columns.add(micros(find(kernel, shape, tokens, tile)));
         }
         return String.join(" ", columns);

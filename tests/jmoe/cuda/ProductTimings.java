@@ -6,6 +6,8 @@ import jmoe.ops.RouterConfig;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
+import org.jspecify.annotations.Nullable;
+
 import java.lang.foreign.Arena;
 import java.util.ArrayList;
 import java.util.List;
@@ -20,10 +22,9 @@ final class ProductTimings {
     static final String DENSE = "dense";
 
     static final int[] TOKENS = {1, 8, 64, 512, 4096};
-    static final int[] TILE_TOKENS = {64, 512};
+    static final int[] TILE_TOKENS = {64, 512, 4096};
     private static final int[] FEW_TOKENS = {1, 33};
     private static final int[] SMALLEST_TILE_TOKENS = {33};
-    static final int[] TILES = {16, 64, 128};
 
     /** Where both 16-bit types are timed. */
     private static final int TYPES_TOKENS = 512;
@@ -76,7 +77,7 @@ final class ProductTimings {
                         "dense " + size + "^3", size, size, RouterConfig.softmaxTopK(1, 1, false));
         try (Arena arena = Arena.ofShared()) {
             TimedOperands operands = shared.in(arena);
-            new Products(kernels, timer, log, shape, size, 0, operands)
+            new Products(kernels, timer, log, shape, size, null, operands)
                     .single(DENSE, DType.BF16, DType.BF16, DType.BF16, size);
             shared.synchronise();
         }
@@ -98,7 +99,7 @@ final class ProductTimings {
             TimedOperands operands = shared.in(arena);
             List<ExpertWeights> weights = weights(operands, shape, DType.BF16);
             for (int tokens : smallest ? FEW_TOKENS : TOKENS) {
-                both(kernels, timer, shape, tokens, 0, weights, operands);
+                both(kernels, timer, shape, tokens, null, weights, operands);
                 router(shape, tokens, operands);
             }
             tiles(shape, weights, operands);
@@ -109,7 +110,7 @@ final class ProductTimings {
                 TimedOperands operands = shared.in(arena);
                 List<ExpertWeights> weights = weights(operands, shape, DType.F16);
                 int tokens = smallest ? FEW_TOKENS[1] : TYPES_TOKENS;
-                both(kernels, timer, shape, tokens, 0, weights, operands);
+                both(kernels, timer, shape, tokens, null, weights, operands);
                 if (smallest) {
                     tiles(shape, weights, operands);
                 }
@@ -144,9 +145,13 @@ final class ProductTimings {
 
     /** Kernels that use one tile each read the property once, when they are opened. */
     private void tiles(TimedShape shape, List<ExpertWeights> weights, TimedOperands operands) {
-        for (int tile : TILES) {
+        boolean sm90 = kernels.device().capability() == 90;
+        for (Tile tile : Tile.values()) {
+            if (tile.family() == Tile.Family.SM90 && !sm90) {
+                continue;
+            }
             String before = System.getProperty(GroupedGemm.TILE_PROPERTY);
-            System.setProperty(GroupedGemm.TILE_PROPERTY, Integer.toString(tile));
+            System.setProperty(GroupedGemm.TILE_PROPERTY, tile.label());
             try (CudaKernels forced = new CudaKernels();
                     DeviceTimer forcedTimer = new DeviceTimer(forced, timer)) {
                 for (int tokens : smallest ? SMALLEST_TILE_TOKENS : TILE_TOKENS) {
@@ -167,7 +172,7 @@ final class ProductTimings {
             DeviceTimer onTimer,
             TimedShape shape,
             int tokens,
-            int tile,
+            @Nullable Tile tile,
             List<ExpertWeights> weights,
             TimedOperands shared) {
         try (Arena arena = Arena.ofShared()) {
@@ -182,7 +187,7 @@ final class ProductTimings {
     private void router(TimedShape shape, int tokens, TimedOperands shared) {
         try (Arena arena = Arena.ofShared()) {
             Products products =
-                    new Products(kernels, timer, log, shape, tokens, 0, shared.in(arena));
+                    new Products(kernels, timer, log, shape, tokens, null, shared.in(arena));
             int experts = shape.numExperts();
             products.single(ROUTER, DType.BF16, DType.BF16, DType.F32, experts);
             products.single(ROUTER, DType.BF16, DType.F32, DType.F32, experts);

@@ -5,6 +5,8 @@ import jmoe.ops.Routing;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
+import org.jspecify.annotations.Nullable;
+
 import java.util.List;
 import java.util.Locale;
 import java.util.function.IntConsumer;
@@ -25,7 +27,7 @@ final class Products {
     private final TimingLog log;
     private final TimedShape shape;
     private final int tokens;
-    private final int tile;
+    private final @Nullable Tile tile;
     private final TimedOperands operands;
     private final long rows;
 
@@ -37,7 +39,7 @@ final class Products {
      * @param log gets the results
      * @param shape sizes
      * @param tokens T
-     * @param tile that the kernels were opened with; 0 if they choose
+     * @param tile that the kernels were opened with, or null if they choose
      * @param operands on the same device
      */
     Products(
@@ -46,7 +48,7 @@ final class Products {
             TimingLog log,
             TimedShape shape,
             int tokens,
-            int tile,
+            @Nullable Tile tile,
             TimedOperands operands) {
         this.kernels = kernels;
         this.timer = timer;

@@ -41,8 +41,9 @@ record Timing(TimedWork work, DeviceTimer.Time time) {
         json.put("intermediate", shape.intermediate());
         json.put("experts", shape.numExperts());
         json.put("top_k", shape.topK());
-        if (work.tile() != 0) {
-            json.put("tile", work.tile());
+        Tile tile = work.tile();
+        if (tile != null) {
+            json.put("tile", tile.label());
         }
         json.put("sets", work.sets());
         json.put("bytes", work.bytes());

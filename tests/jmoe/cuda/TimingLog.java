@@ -1,5 +1,7 @@
 package jmoe.cuda;
 
+import org.jspecify.annotations.Nullable;
+
 import java.util.ArrayList;
 import java.util.List;
 import java.util.function.IntConsumer;
@@ -22,10 +24,14 @@ final class TimingLog {
                             + ", "
                             + work.tokens()
                             + " tokens"
-                            + (work.tile() == 0 ? "" : ", tiles of " + work.tile() + " rows")
+                            + tile(work.tile())
                             + ": "
                             + e);
         }
+    }
+
+    private static String tile(@Nullable Tile tile) {
+        return tile == null ? "" : ", tile " + tile.label();
     }
 
     /** This machine cannot time something, and why. */

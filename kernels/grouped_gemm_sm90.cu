@@ -440,6 +440,8 @@ __device__ __forceinline__ void grouped_gemm(const Operands<T>& on) {
         consume<T, S>(on, shared, product, warpgroup - 1);
     }
     if (S::kCluster > 1) {
+        // Some lanes had more to do at the end, and the barrier wants them together.
+        __syncwarp();
         ptx::cluster_sync();
     }
 }

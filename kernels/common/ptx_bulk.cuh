@@ -75,6 +75,15 @@ __device__ __forceinline__ void tma_load_3d_hinted(uint32_t target, const Tensor
         : "memory");
 }
 
+__device__ __forceinline__ void tma_load_5d_hinted(uint32_t target, const TensorMap* map, uint32_t barrier, int x,
+                                                   int y, int z, int w, int v, uint64_t policy) {
+    asm volatile(
+        "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
+        "[%1, {%3, %4, %5, %6, %7}], [%2], %8;" ::"r"(target),
+        "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w), "r"(v), "l"(policy)
+        : "memory");
+}
+
 // The same box to the same offset of every block whose bit is set in blocks; each completes on its own barrier at the
 // same offset, so each must expect the bytes.
 

@@ -56,6 +56,10 @@ inline void tma_load_3d_hinted(uint32_t target, const TensorMap* map, uint32_t b
                                Site site = Site::here()) {
     tma_load(target, map, barrier, {3, {x, y, z}}, site);
 }
+inline void tma_load_5d_hinted(uint32_t target, const TensorMap* map, uint32_t barrier, int x, int y, int z, int w, int v, uint64_t,
+                               Site site = Site::here()) {
+    tma_load(target, map, barrier, {5, {x, y, z, w, v}}, site);
+}
 
 inline void tma_load_2d_multicast(uint32_t target, const TensorMap* map, uint32_t barrier, int x, int y,
                                   uint16_t blocks, Site site = Site::here()) {

@@ -48,7 +48,7 @@ struct Operands {
 // Where a block is in its units: its copies are some stages ahead of its products.
 struct Cursor {
     int number;
-    Unit unit;
+    Unit unit = {};
     int stage;  // of the inputs
     int end;
 

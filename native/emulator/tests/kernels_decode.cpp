@@ -432,7 +432,8 @@ int main() {
     std::vector<Layer> layers;
     auto add = [&](Layer layer) { layers.push_back(layer); };
     add({.tokens = 1, .experts = 8, .top_k = 2, .hidden = 64, .intermediate = 32});
-    add({.tokens = 1, .experts = 40, .top_k = 8, .hidden = 1160, .intermediate = 584, .shared = 64, .y_type = host::kBF16});
+    add({.tokens = 1, .experts = 12, .top_k = 3, .hidden = 520, .intermediate = 520, .shared = 64, .y_type = host::kBF16});
+    add({.tokens = 2, .experts = 4, .top_k = 1, .hidden = 1032, .intermediate = 16, .biased = true});
     // Nobody chooses anything.
     add({.tokens = 3, .experts = 4, .top_k = 1, .hidden = 136, .intermediate = 40, .missing = 100, .addend = true});
     // Row tiles of every width, several of one expert, and more groups than a block has threads.

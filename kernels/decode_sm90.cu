@@ -245,7 +245,7 @@ struct Consumers {
     int* flag;
 
     __device__ __forceinline__ bool last_to_arrive(unsigned* counter, unsigned count) const {
-        return arrivals::last(counter, count, threadIdx.x == 0, 1, decode::kThreads, flag);
+        return arrivals::is_last(counter, count, threadIdx.x == 0, 1, decode::kThreads, flag);
     }
 };
 

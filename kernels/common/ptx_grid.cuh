@@ -4,7 +4,7 @@
 namespace ptx {
 
 // wait returns when all grids before this one have completed and their writes are visible; launch lets the next grid start early,
-// which gives it no visibility. Before sm_90 no grid starts early.
+// which gives it no visibility. Devices before sm_90 start no grid early: there is nothing to say.
 
 __device__ __forceinline__ void grid_dependency_wait() {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900

@@ -52,10 +52,10 @@ check ties_take_the_higher_id common/rank.cuh kernels_route \
 check nan_is_selected common/rank.cuh kernels_route \
     'constexpr uint32_t kNan = 1;' 'constexpr uint32_t kNan = 0xfffffff0u;'
 check warps_share_their_keys route.cu kernels_route \
-    'keys_of_warps[threadIdx.x / 32], token' 'keys_of_warps[0], token'
-check group_out_by_one route.cu kernels_route \
+    'keys_of_warps[threadIdx.x / 32];' 'keys_of_warps[0];'
+check group_out_by_one common/route_select.cuh kernels_route \
     '(kept >> (id / width) & 1)' '(kept >> ((id + 1) / width) & 1)'
-check rows_handed_out_too_early sort_by_expert.cu kernels_sort_by_expert \
+check rows_handed_out_too_early common/expert_sort.cuh kernels_sort_by_expert \
     'int row = valid ? next[id] + peers.before : -1;
         __syncwarp();' 'int row = valid ? next[id] + peers.before : -1;'
 check table_read_before_it_is_zero sort_by_expert.cu kernels_sort_by_expert \
@@ -63,11 +63,11 @@ check table_read_before_it_is_zero sort_by_expert.cu kernels_sort_by_expert \
         }
         __syncthreads();' 'table[i] = 0;
         }'
-check slots_without_expert_scattered sort_by_expert.cu kernels_sort_by_expert \
+check slots_without_expert_scattered common/expert_sort.cuh kernels_sort_by_expert \
     'if (valid) {
             row_to_slot[row] = slot;' 'if (slot < run.to) {
             row_to_slot[row] = slot;'
-check sums_overwritten_too_early sort_by_expert.cu kernels_sort_by_expert \
+check sums_overwritten_too_early common/expert_sort.cuh kernels_sort_by_expert \
     'before += other < warp ? sum : 0;
         all += sum;
     }

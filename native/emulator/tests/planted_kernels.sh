@@ -112,6 +112,19 @@ check chunk_written_while_tma_reads_it common/wgmma_store.cuh kernels_grouped_ge
 check stage_returned_by_a_lane_ahead_of_its_warp grouped_gemm_sm90.cu kernels_grouped_gemm_sm90 \
     '__syncwarp();
         release' 'release'
+check decode_rows_not_shown_to_wgmma decode_sm90.cu kernels_decode_sm90 \
+    'ptx::fence_proxy_async();' ''
+check decode_copies_too_many_under_way decode_sm90.cu kernels_decode_sm90 \
+    'kUnderWay = kStages - 2' 'kUnderWay = kStages - 1'
+check decode_arrives_without_a_fence common/arrivals.cuh kernels_decode_sm90 \
+    '__threadfence();
+    bool last' 'bool last'
+check decode_stage_read_before_it_landed decode_mma.cu kernels_decode_mma \
+    'ptx::cp_async_wait_group<kStages - 2>();' 'ptx::cp_async_wait_group<kStages - 1>();'
+check decode_parts_of_one_slice_too_few common/decode_sums.cuh kernels_decode_mma \
+    'int slice = 0; slice < slices' 'int slice = 1; slice < slices'
+check decode_rows_of_the_next_expert common/decode_units.cuh kernels_decode_mma \
+    'min(kRows, to - row)' 'kRows'
 wait
 failed=0
 for name in "${names[@]}"; do

@@ -1,11 +1,14 @@
-// The experts of the decode path, by wgmma and by mma.sync, against plain loops.
+// The experts of the decode path behind their router, as its check programs pose them, what plain loops make of them, and how both
+// are compared.
+#pragma once
+
 #include <memory>
 
 #include "common/decode_bank.cuh"
 #include "grouped_gemm_problem.h"
 #include "ptx_tensor_map.h"
 
-namespace {
+namespace decode_layer {
 
 using grouped_gemm::activate;
 using grouped_gemm::kClampedSwiglu;
@@ -61,7 +64,7 @@ struct Deal {
     std::string name() const { return to_string(blocks) + " blocks, slices by " + to_string(slices_per_unit); }
 };
 
-std::vector<int> choose(const Layer& layer, host::Numbers& numbers) {
+inline std::vector<int> choose(const Layer& layer, host::Numbers& numbers) {
     int experts = layer.experts + layer.identities;
     std::vector<int> ids;
     for (int token = 0; token < layer.tokens; token++) {
@@ -97,7 +100,7 @@ struct Sorted {
     }
 };
 
-std::vector<float> floats(int count, host::Numbers& numbers) {
+inline std::vector<float> floats(int count, host::Numbers& numbers) {
     std::vector<float> values(count);
     for (float& value : values) {
         value = static_cast<float>(numbers.normal());
@@ -187,11 +190,11 @@ struct Scratch {
     }
 };
 
-int ceil_div(int a, int b) { return (a + b - 1) / b; }
+inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
-int slices_of(int inputs) { return ceil_div(ceil_div(inputs, 64), 8); }
+inline int slices_of(int inputs) { return ceil_div(ceil_div(inputs, 64), 8); }
 
-DecodeBank bank_of(const Pass& pass, const Deal& deal, Scratch& scratch, const Floats& hidden, bool shared, bool down) {
+inline DecodeBank bank_of(const Pass& pass, const Deal& deal, Scratch& scratch, const Floats& hidden, bool shared, bool down) {
     const Layer& layer = pass.layer;
     const Weights& weights = shared ? pass.shared : pass.routed;
     int intermediate = shared ? layer.shared : layer.intermediate;
@@ -226,7 +229,7 @@ DecodeBank bank_of(const Pass& pass, const Deal& deal, Scratch& scratch, const F
     return bank;
 }
 
-ptx::TensorMap map_of(const DecodeBank& bank, Type type) {
+inline ptx::TensorMap map_of(const DecodeBank& bank, Type type) {
     uint64_t inputs = static_cast<uint64_t>(bank.inputs);
     uint64_t outputs = static_cast<uint64_t>(bank.outputs);
     uint64_t groups = static_cast<uint64_t>(bank.groups);
@@ -255,15 +258,11 @@ ptx::TensorMap map_of(const DecodeBank& bank, Type type) {
     return map;
 }
 
-bool suits_sm90(const Layer& layer) {
-    return layer.misaligned == 0 && layer.hidden % 8 == 0 && layer.intermediate % 8 == 0 && layer.shared % 8 == 0;
-}
-
-std::string kernel_name(const char* step, bool sm90, Type type) {
+inline std::string kernel_name(const char* step, bool sm90, Type type) {
     return std::string("decode_") + step + (sm90 ? "_sm90_" : "_mma_") + host::name_of(type);
 }
 
-std::string run_gate_up(const Pass& pass, bool sm90, const Deal& deal, Scratch& scratch, const Floats& hidden, const Floats& shared_hidden) {
+inline std::string run_gate_up(const Pass& pass, bool sm90, const Deal& deal, Scratch& scratch, const Floats& hidden, const Floats& shared_hidden) {
     DecodeBank routed = bank_of(pass, deal, scratch, hidden, false, false);
     DecodeBank shared = bank_of(pass, deal, scratch, shared_hidden, true, false);
     std::string kernel = kernel_name("gate_up", sm90, pass.type);
@@ -276,7 +275,7 @@ std::string run_gate_up(const Pass& pass, bool sm90, const Deal& deal, Scratch& 
     return host::launch(kernel, {deal.blocks}, routed_map, shared_map, routed, shared, next);
 }
 
-std::string run_down(const Pass& pass, bool sm90, const Deal& deal, Scratch& scratch, const Floats& hidden, const Floats& shared_hidden,
+inline std::string run_down(const Pass& pass, bool sm90, const Deal& deal, Scratch& scratch, const Floats& hidden, const Floats& shared_hidden,
                      const Floats& y) {
     const Layer& layer = pass.layer;
     DecodeBank routed = bank_of(pass, deal, scratch, hidden, false, true);
@@ -307,7 +306,7 @@ std::string run_down(const Pass& pass, bool sm90, const Deal& deal, Scratch& scr
     return host::launch(kernel, {deal.blocks}, routed_map, shared_map, routed, shared, combine);
 }
 
-double dot(const Floats& x, size_t x_row, const Floats& weight, size_t weight_row, int inputs) {
+inline double dot(const Floats& x, size_t x_row, const Floats& weight, size_t weight_row, int inputs) {
     double sum = 0;
     for (int i = 0; i < inputs; i++) {
         sum += x.at(x_row * inputs + i) * weight.at(weight_row * inputs + i);
@@ -316,7 +315,7 @@ double dot(const Floats& x, size_t x_row, const Floats& weight, size_t weight_ro
 }
 
 // hidden of one bank: [rows, intermediate].
-std::vector<double> expected_hidden(const Pass& pass, bool shared) {
+inline std::vector<double> expected_hidden(const Pass& pass, bool shared) {
     const Layer& layer = pass.layer;
     const Weights& weights = shared ? pass.shared : pass.routed;
     int outputs = shared ? layer.shared : layer.intermediate;
@@ -340,7 +339,7 @@ std::vector<double> expected_hidden(const Pass& pass, bool shared) {
     return hidden;
 }
 
-std::vector<double> expected_y(const Pass& pass, const Floats& hidden, const Floats& shared_hidden) {
+inline std::vector<double> expected_y(const Pass& pass, const Floats& hidden, const Floats& shared_hidden) {
     const Layer& layer = pass.layer;
     std::vector<double> y;
     for (int token = 0; token < layer.tokens; token++) {
@@ -373,13 +372,13 @@ std::vector<double> expected_y(const Pass& pass, const Floats& hidden, const Flo
     return y;
 }
 
-std::vector<unsigned char> bytes_of(const Floats& values, size_t count) {
+inline std::vector<unsigned char> bytes_of(const Floats& values, size_t count) {
     const unsigned char* bytes = static_cast<const unsigned char*>(values.data());
     return {bytes, bytes + count * host::bytes_of(values.type())};
 }
 
 // Every way of dealing gives the same bits; the first is compared with the plain loops, and run twice on the same counters.
-void check_family(const Pass& pass, bool sm90, const std::vector<Deal>& deals) {
+inline void check_family(const Pass& pass, bool sm90, const std::vector<Deal>& deals) {
     const Layer& layer = pass.layer;
     std::vector<unsigned char> hidden_bits;
     std::vector<unsigned char> y_bits;
@@ -417,41 +416,33 @@ void check_family(const Pass& pass, bool sm90, const std::vector<Deal>& deals) {
     }
 }
 
-void check_layer(const Layer& layer, Type type) {
-    Pass pass(layer, type);
-    std::vector<Deal> deals = {{5, kUnsplit}, {3, 1}, {40, 2}};
-    check_family(pass, false, deals);
-    if (suits_sm90(layer)) {
-        check_family(pass, true, deals);
-    }
-}
-
-}  // namespace
-
-int main() {
-    std::vector<Layer> layers;
-    auto add = [&](Layer layer) { layers.push_back(layer); };
-    add({.tokens = 1, .experts = 8, .top_k = 2, .hidden = 64, .intermediate = 32});
-    add({.tokens = 1, .experts = 12, .top_k = 3, .hidden = 520, .intermediate = 520, .shared = 64, .y_type = host::kBF16});
-    add({.tokens = 2, .experts = 4, .top_k = 1, .hidden = 1032, .intermediate = 16, .biased = true});
-    // Nobody chooses anything.
-    add({.tokens = 3, .experts = 4, .top_k = 1, .hidden = 136, .intermediate = 40, .missing = 100, .addend = true});
-    // Row tiles of every width, several of one expert, and more groups than a block has threads.
-    add({.tokens = 9, .experts = 3, .top_k = 2, .hidden = 600, .intermediate = 72, .kind = kClampedSwiglu, .biased = true, .crowd = 9});
-    add({.tokens = 20, .experts = 3, .top_k = 1, .hidden = 72, .intermediate = 520, .biased = true, .weight_on_input = true, .crowd = 17});
-    add({.tokens = 70, .experts = 4, .top_k = 2, .hidden = 80, .intermediate = 48, .crowd = 67, .missing = 10, .y_type = host::kF16});
-    add({.tokens = 33, .experts = 300, .top_k = 4, .hidden = 72, .intermediate = 24, .shared = 40, .biased = true, .shared_weights = true});
-    // Other activations, identity experts, the addend's forms.
-    add({.tokens = 4, .experts = 5, .top_k = 3, .hidden = 200, .intermediate = 104, .kind = kSilu, .identities = 3, .addend = true});
-    add({.tokens = 5, .experts = 5, .top_k = 3, .hidden = 136, .intermediate = 136, .kind = kRelu, .shared = 72, .biased = true, .identities = 2, .addend = true});
-    add({.tokens = 2, .experts = 6, .top_k = 6, .hidden = 64, .intermediate = 64, .kind = kSquaredRelu, .missing = 30});
-    add({.tokens = 3, .experts = 6, .top_k = 2, .hidden = 64, .intermediate = 64, .kind = kNone});
-    // What only mma.sync takes: sizes and addresses that are no multiple of 16 bytes.
-    add({.tokens = 3, .experts = 4, .top_k = 2, .hidden = 75, .intermediate = 37, .shared = 21, .biased = true, .addend = true});
-    add({.tokens = 11, .experts = 4, .top_k = 2, .hidden = 64, .intermediate = 48, .kind = kSilu, .misaligned = 1});
+inline void check_layers(bool sm90, const std::vector<Layer>& layers) {
     int round = 0;
     for (const Layer& layer : layers) {
-        check_layer(layer, grouped_gemm::kHalfTypes[round++ % 2]);
+        Pass pass(layer, grouped_gemm::kHalfTypes[round++ % 2]);
+        check_family(pass, sm90, {{5, kUnsplit}, {3, 1}, {40, 2}});
     }
-    return check::result();
 }
+
+// What both families take.
+inline std::vector<Layer> common_layers() {
+    return {
+        {.tokens = 1, .experts = 8, .top_k = 2, .hidden = 64, .intermediate = 32},
+        {.tokens = 1, .experts = 12, .top_k = 3, .hidden = 520, .intermediate = 520, .shared = 64, .y_type = host::kBF16},
+        {.tokens = 2, .experts = 4, .top_k = 1, .hidden = 1032, .intermediate = 16, .biased = true},
+        // Nobody chooses anything.
+        {.tokens = 3, .experts = 4, .top_k = 1, .hidden = 136, .intermediate = 40, .missing = 100, .addend = true},
+        // Row tiles of every width, several of one expert, and more groups than a block has threads.
+        {.tokens = 9, .experts = 3, .top_k = 2, .hidden = 600, .intermediate = 72, .kind = kClampedSwiglu, .biased = true, .crowd = 9},
+        {.tokens = 20, .experts = 3, .top_k = 1, .hidden = 72, .intermediate = 520, .biased = true, .weight_on_input = true, .crowd = 17},
+        {.tokens = 70, .experts = 4, .top_k = 2, .hidden = 80, .intermediate = 48, .crowd = 67, .missing = 10, .y_type = host::kF16},
+        {.tokens = 33, .experts = 300, .top_k = 4, .hidden = 72, .intermediate = 24, .shared = 40, .biased = true, .shared_weights = true},
+        // Other activations, identity experts, the addend's forms.
+        {.tokens = 4, .experts = 5, .top_k = 3, .hidden = 200, .intermediate = 104, .kind = kSilu, .identities = 3, .addend = true},
+        {.tokens = 5, .experts = 5, .top_k = 3, .hidden = 136, .intermediate = 136, .kind = kRelu, .shared = 72, .biased = true, .identities = 2, .addend = true},
+        {.tokens = 2, .experts = 6, .top_k = 6, .hidden = 64, .intermediate = 64, .kind = kSquaredRelu, .missing = 30},
+        {.tokens = 3, .experts = 6, .top_k = 2, .hidden = 64, .intermediate = 64, .kind = kNone},
+    };
+}
+
+}  // namespace decode_layer

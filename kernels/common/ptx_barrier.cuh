@@ -146,7 +146,8 @@ __device__ __forceinline__ void setmaxnreg_dec() {
 }
 
 // Programmatic dependent launch. wait returns when all grids before this one have completed and their writes are
-// visible; launch_dependents lets the next grid start early, which gives it no visibility.
+// visible, at once where it was launched in the ordinary way; launch_dependents lets the next grid start early, which
+// gives it no visibility. Every block of a grid that was launched early waits: else the next one's wait is for nothing.
 
 __device__ __forceinline__ void grid_dependency_wait() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 

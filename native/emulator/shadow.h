@@ -40,6 +40,11 @@ public:
     void advance(uint32_t agent, uint32_t step);  // at least this step of that agent
     void join(const Clock& other);
     void join_other(uint64_t cluster, const Clock& theirs);
+
+    // Whether a griddepcontrol.wait is part of it, by whomever: the launches before this one have ended.
+    bool waited() const { return waited_; }
+    void wait_for_grids() { waited_ = true; }
+
     void drop_others() { others_ = nullptr; }
     bool empty() const { return table_ == nullptr && own_step_ == 0 && others_ == nullptr; }
 
@@ -52,6 +57,7 @@ private:
     Table table_;
     uint32_t own_agent_ = 0;  // one agent whose step is newer than in the table: itself, most of the time
     uint32_t own_step_ = 0;
+    bool waited_ = false;
     Others others_;
 };
 
@@ -66,6 +72,7 @@ private:
     std::vector<uint32_t> steps_;
     Clock::Table last_table_;  // added already
     Clock::Others others_;
+    bool waited_ = false;
     mutable Clock result_;
     mutable bool fresh_ = false;
 };
@@ -121,6 +128,9 @@ void proxy_fence(Agent& agent);
 
 // __threadfence and its kin.
 void memory_fence(Agent& agent);
+
+// griddepcontrol.wait: what the launches before this one did has happened, for whoever learns of it.
+void wait_for_grids(Agent& agent);
 
 // Accesses by instructions that the compiler's instrumentation does not see. Shared addresses are those of
 // shared_address (block.h); every function fails with a located message if the bytes are out of bounds, were never

@@ -154,22 +154,28 @@ void SyncPoint::release(Agent& agent) {
     if (!agent.fenced.empty()) {
         fenced_.add(agent.fenced);
     }
+    if (!agent.released.empty()) {
+        released_.add(agent.released);
+    }
     agent.next_step();
 }
 
 void SyncPoint::acquire(Agent& agent) const {
     agent.seen.join(seen_.clock());
     agent.fenced.join(fenced_.clock());
+    agent.released.join(released_.clock());
 }
 
 void SyncPoint::add(const SyncPoint& other) {
     seen_.add(other.seen_.clock());
     fenced_.add(other.fenced_.clock());
+    released_.add(other.released_.clock());
 }
 
 void SyncPoint::clear() {
     seen_.clear();
     fenced_.clear();
+    released_.clear();
 }
 
 }  // namespace emulator

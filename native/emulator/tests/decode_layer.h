@@ -96,7 +96,6 @@ struct Sorted {
             }
             offsets.push_back(static_cast<int>(row_to_slot.size()));
         }
-        row_to_slot.resize(ids.size(), -1000000);
     }
 };
 
@@ -132,6 +131,7 @@ struct Pass {
     Weights routed;
     Weights shared;
     Array<int> topk_ids;
+    Array<int> tokens_per_expert;
     Array<int> offsets;
     Array<int> row_to_slot;
     Array<int> slot_to_row;
@@ -151,9 +151,10 @@ struct Pass {
           routed(layer, layer.experts, layer.intermediate, type, numbers),
           shared(layer, 1, std::max(1, layer.shared), type, numbers),
           topk_ids(ids),
-          offsets(sorted.offsets),
-          row_to_slot(sorted.row_to_slot),
-          slot_to_row(sorted.slot_to_row),
+          tokens_per_expert(layer.experts + layer.identities),
+          offsets(sorted.offsets.size()),
+          row_to_slot(layer.slots()),
+          slot_to_row(layer.slots()),
           shared_offsets(std::vector<int>{0, layer.tokens}),
           weights(floats(layer.slots(), numbers)),
           shared_weights(floats(layer.tokens, numbers)),
@@ -262,20 +263,27 @@ inline std::string kernel_name(const char* step, bool sm90, Type type) {
     return std::string("decode_") + step + (sm90 ? "_sm90_" : "_mma_") + host::name_of(type);
 }
 
-inline std::string run_gate_up(const Pass& pass, bool sm90, const Deal& deal, Scratch& scratch, const Floats& hidden, const Floats& shared_hidden) {
+// What a router does last.
+inline std::string run_sort(const Pass& pass, host::Stream& stream) {
+    return stream.run("sort_by_expert_small", {1}, pass.topk_ids.input(), pass.tokens_per_expert.data(), pass.offsets.data(),
+                      pass.row_to_slot.data(), pass.slot_to_row.data(), pass.layer.slots(),
+                      pass.layer.experts + pass.layer.identities);
+}
+
+inline std::string run_gate_up(const Pass& pass, host::Stream& stream, bool sm90, const Deal& deal, Scratch& scratch, const Floats& hidden, const Floats& shared_hidden) {
     DecodeBank routed = bank_of(pass, deal, scratch, hidden, false, false);
     DecodeBank shared = bank_of(pass, deal, scratch, shared_hidden, true, false);
     std::string kernel = kernel_name("gate_up", sm90, pass.type);
     if (!sm90) {
-        return host::launch(kernel, {deal.blocks}, routed, shared);
+        return stream.run(kernel, {deal.blocks}, routed, shared);
     }
     ptx::TensorMap routed_map = map_of(routed, pass.type);
     ptx::TensorMap shared_map = shared.groups > 0 ? map_of(shared, pass.type) : routed_map;
     DecodePrefetch next = {pass.routed.down.data(), pass.layer.hidden, pass.layer.intermediate, 2, 0};
-    return host::launch(kernel, {deal.blocks}, routed_map, shared_map, routed, shared, next);
+    return stream.run(kernel, {deal.blocks}, routed_map, shared_map, routed, shared, next);
 }
 
-inline std::string run_down(const Pass& pass, bool sm90, const Deal& deal, Scratch& scratch, const Floats& hidden, const Floats& shared_hidden,
+inline std::string run_down(const Pass& pass, host::Stream& stream, bool sm90, const Deal& deal, Scratch& scratch, const Floats& hidden, const Floats& shared_hidden,
                      const Floats& y) {
     const Layer& layer = pass.layer;
     DecodeBank routed = bank_of(pass, deal, scratch, hidden, false, true);
@@ -299,11 +307,11 @@ inline std::string run_down(const Pass& pass, bool sm90, const Deal& deal, Scrat
     combine.factor = 1.5f;
     std::string kernel = kernel_name("down", sm90, pass.type);
     if (!sm90) {
-        return host::launch(kernel, {deal.blocks}, routed, shared, combine);
+        return stream.run(kernel, {deal.blocks}, routed, shared, combine);
     }
     ptx::TensorMap routed_map = map_of(routed, pass.type);
     ptx::TensorMap shared_map = shared.groups > 0 ? map_of(shared, pass.type) : routed_map;
-    return host::launch(kernel, {deal.blocks}, routed_map, shared_map, routed, shared, combine);
+    return stream.run(kernel, {deal.blocks}, routed_map, shared_map, routed, shared, combine);
 }
 
 inline double dot(const Floats& x, size_t x_row, const Floats& weight, size_t weight_row, int inputs) {
@@ -322,7 +330,7 @@ inline std::vector<double> expected_hidden(const Pass& pass, bool shared) {
     int rows = shared ? layer.tokens : pass.routed_rows();
     std::vector<double> hidden;
     for (int row = 0; row < rows; row++) {
-        int slot = shared ? row : pass.row_to_slot.at(row);
+        int slot = shared ? row : pass.sorted.row_to_slot[row];
         size_t token = shared ? row : slot / layer.top_k;
         size_t expert = shared ? 0 : pass.ids[slot];
         double weight = shared || !layer.weight_on_input ? 1 : pass.weights.at(slot);
@@ -353,7 +361,7 @@ inline std::vector<double> expected_y(const Pass& pass, const Floats& hidden, co
                     sum += weight * pass.identity.at(size_t(token) * layer.hidden + column);
                 } else if (id >= 0) {
                     size_t weight_row = size_t(id) * layer.hidden + column;
-                    double value = dot(hidden, pass.slot_to_row.at(slot), pass.routed.down, weight_row, layer.intermediate);
+                    double value = dot(hidden, pass.sorted.slot_to_row[slot], pass.routed.down, weight_row, layer.intermediate);
                     sum += weight * (value + (layer.biased ? pass.routed.down_bias.at(weight_row) : 0));
                 }
             }
@@ -389,7 +397,9 @@ inline void check_family(const Pass& pass, bool sm90, const std::vector<Deal>& d
         Floats y(layer.y_type, size_t(layer.tokens) * layer.hidden);
         Scratch scratch;
         std::vector<double> want = expected_hidden(pass, false);
-        std::string why = run_gate_up(pass, sm90, deal, scratch, hidden, shared_hidden);
+        host::Stream stream;
+        std::string why = run_sort(pass, stream);
+        why = why.empty() ? run_gate_up(pass, stream, sm90, deal, scratch, hidden, shared_hidden) : why;
         why = why.empty() ? host::compare(hidden, want, 4.0 * layer.hidden + 16) : why;
         if (why.empty() && layer.shared > 0) {
             why = host::compare(shared_hidden, expected_hidden(pass, true), 4.0 * layer.hidden + 16);
@@ -404,7 +414,7 @@ inline void check_family(const Pass& pass, bool sm90, const std::vector<Deal>& d
         std::vector<unsigned char> bits = bytes_of(hidden, want.size());
         hidden_bits = hidden_bits.empty() ? bits : hidden_bits;
         host::report("bits of gate_up " + name, bits == hidden_bits ? "" : "others than before");
-        why = run_down(pass, sm90, deal, scratch, hidden, shared_hidden, y);
+        why = run_down(pass, stream, sm90, deal, scratch, hidden, shared_hidden, y);
         why = why.empty() ? host::compare(y, expected_y(pass, hidden, shared_hidden), layer.top_k * layer.intermediate + layer.shared + 1) : why;
         if (why.empty() && !scratch.all_zero()) {
             why = "left counters that are not 0";

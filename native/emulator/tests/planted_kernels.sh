@@ -119,6 +119,8 @@ check decode_copies_too_many_under_way decode_sm90.cu kernels_decode_sm90 \
 check decode_arrives_without_a_fence common/arrivals.cuh kernels_decode_sm90 \
     '__threadfence();
     bool last' 'bool last'
+check decode_does_not_wait_for_the_router decode_sm90.cu kernels_decode_sm90 \
+    'ptx::grid_dependency_wait();' ''
 check decode_stage_read_before_it_landed decode_mma.cu kernels_decode_mma \
     'ptx::cp_async_wait_group<kStages - 2>();' 'ptx::cp_async_wait_group<kStages - 1>();'
 check decode_parts_of_one_slice_too_few common/decode_sums.cuh kernels_decode_mma \

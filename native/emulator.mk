@@ -106,7 +106,7 @@ check-asan: $(ASAN_LOGS)
 	@echo "check-asan: $(words $^) programs passed"
 
 # Mistakes planted into the real kernels; see the script.
-PLANTED_PROGRAMS := $(foreach program,kernels_route kernels_sort_by_expert kernels_permute \
+PLANTED_PROGRAMS := $(foreach program,kernels_route kernels_sort_by_expert kernels_decode_route kernels_permute \
     kernels_grouped_gemm_mma kernels_grouped_gemm_sm90,\
     $(call object,race,emulator/tests/$(program).cpp))
 check-planted: $(call objects,race) $(PLANTED_PROGRAMS)

@@ -59,6 +59,20 @@ extern "C" __global__ void __launch_bounds__(128)
 JMOE_EXPORT(probe_tma_load_3d, 128, 1, 0);
 
 extern "C" __global__ void __launch_bounds__(128)
+    probe_tma_load_4d(const __grid_constant__ ptx::TensorMap map, void* out, int target, int box_bytes,
+                      int shared_bytes, int x, int y, int z, int w) {
+    JMOE_LOAD(ptx::tma_load_4d(address, &map, barrier, x, y, z, w));
+}
+JMOE_EXPORT(probe_tma_load_4d, 128, 1, 0);
+
+extern "C" __global__ void __launch_bounds__(128)
+    probe_tma_load_5d(const __grid_constant__ ptx::TensorMap map, void* out, int target, int box_bytes,
+                      int shared_bytes, int x, int y, int z, int w, int v) {
+    JMOE_LOAD(ptx::tma_load_5d(address, &map, barrier, x, y, z, w, v));
+}
+JMOE_EXPORT(probe_tma_load_5d, 128, 1, 0);
+
+extern "C" __global__ void __launch_bounds__(128)
     probe_bulk_load(const void* in, void* out, int target, int box_bytes, int shared_bytes) {
     JMOE_LOAD(ptx::bulk_load(address, in, box_bytes, barrier));
 }

@@ -246,6 +246,80 @@ final class ConformanceCopyTest {
         ConformanceReport.exact("tma_load_3d", 1, 16, expected, block);
     }
 
+    /**
+     * Matrices of rows of two kinds, all of one kind before those of the other. A box takes eight
+     * rows of one kind, the eight of the other that belong to them, and so on: they lie side by
+     * side in shared memory though not in the matrix. Groups of rows and columns that are not there
+     * are zero, and so is the next matrix.
+     */
+    @Test
+    void loads_takeRowsOfTwoKindsInTurn() {
+        int columns = 72;
+        int rows = 40;
+        int matrices = 3;
+        int pitch = 2 * columns;
+        byte[] content = random(pitch * 2 * rows * matrices);
+        Global tensor =
+                new Global(
+                        probes.upload(content),
+                        U16,
+                        2,
+                        new long[] {columns, 8, 2, rows / 8, matrices},
+                        new long[] {pitch, rows * pitch, 8 * pitch, 2 * rows * pitch});
+        MemorySegment map = tensor.map(swizzle("SWIZZLE_128B"), 64, 8, 2, 4, 1);
+        int[][] corners = {{0, 0, 0}, {0, 1, 2}, {0, 3, 1}, {64, 4, 1}, {0, -2, 0}, {0, 0, 3}};
+        for (int[] corner : corners) {
+            byte[] expected = new byte[64 * 128];
+            for (int i = 0; i < expected.length / 2; i++) {
+                int boxRow = i / 64;
+                int x = corner[0] + i % 64;
+                int row = (corner[1] + boxRow / 16) * 8 + boxRow % 8;
+                int matrixRow = (2 * corner[2] + boxRow / 8 % 2) * rows + row;
+                int to = 128 * boxRow + (i % 64 / 8 ^ boxRow % 8) * 16 + 2 * (i % 8);
+                if (x < columns && row >= 0 && row < rows && corner[2] < matrices) {
+                    System.arraycopy(content, matrixRow * pitch + 2 * x, expected, to, 2);
+                }
+            }
+            byte[] got =
+                    load(
+                            "probe_tma_load_5d",
+                            map,
+                            0,
+                            expected.length,
+                            expected.length,
+                            corner[0],
+                            0,
+                            0,
+                            corner[1],
+                            corner[2]);
+            String name = "tma_load_5d at " + Arrays.toString(corner);
+            ConformanceReport.exact(name, 1, 16, expected, got);
+        }
+        byte[] plane = new byte[128 * 8];
+        for (int row = 0; row < 8; row++) {
+            System.arraycopy(content, (3 * rows + 16 + row) * pitch, plane, 128 * row, 128);
+        }
+        Global four =
+                new Global(
+                        tensor.address,
+                        U16,
+                        2,
+                        new long[] {columns, 8, rows / 8, 2 * matrices},
+                        new long[] {pitch, 8 * pitch, rows * pitch});
+        byte[] got =
+                load(
+                        "probe_tma_load_4d",
+                        four.map(NO_SWIZZLE, 64, 8, 1, 1),
+                        0,
+                        plane.length,
+                        plane.length,
+                        0,
+                        0,
+                        2,
+                        3);
+        ConformanceReport.exact("tma_load_4d", 1, 16, plane, got);
+    }
+
     /** Takes the byte offset within a box of U16, and the element's place in it. */
     private interface Element3 {
         void at(int offset, int x, int y, int z);

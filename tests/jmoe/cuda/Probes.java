@@ -119,20 +119,7 @@ final class Probes implements AutoCloseable {
             Consumer<Launch> arguments) {
         context.enter();
         try {
-            CudaKernel kernel =
-                    modules.computeIfAbsent(file, name -> context.module("conformance/" + name))
-                            .kernel(symbol);
-            CudaKernel sized =
-                    new CudaKernel(
-                            symbol,
-                            kernel.function(),
-                            kernel.threads(),
-                            kernel.itemsPerBlock(),
-                            sharedBytes,
-                            kernel.cluster(),
-                            kernel.residentBlocks(),
-                            kernel.parameterBytes());
-            Launch launch = context.launch().of(sized);
+            Launch launch = context.launch().of(kernel(file, symbol, sharedBytes));
             arguments.accept(launch);
             if (clusterBlocks == 1) {
                 launch.run(blocks);
@@ -143,6 +130,47 @@ final class Probes implements AutoCloseable {
         } finally {
             context.exit();
         }
+    }
+
+    /** Does what is given, which queues, and waits for the device. */
+    void together(Runnable launches) {
+        context.enter();
+        try {
+            launches.run();
+            context.stream().synchronise();
+        } finally {
+            context.exit();
+        }
+    }
+
+    /**
+     * Queues a kernel.
+     *
+     * @param file its source, without {@code .cu}
+     * @param symbol its name
+     * @param blocks how many
+     * @param early whether it may start before the one in front of it has ended
+     * @param arguments puts them in order
+     */
+    void queue(String file, String symbol, int blocks, boolean early, Consumer<Launch> arguments) {
+        Launch launch = context.launch().of(kernel(file, symbol, 0));
+        arguments.accept(launch);
+        launch.runCluster(blocks, 1, 1, early);
+    }
+
+    private CudaKernel kernel(String file, String symbol, int sharedBytes) {
+        CudaKernel kernel =
+                modules.computeIfAbsent(file, name -> context.module("conformance/" + name))
+                        .kernel(symbol);
+        return new CudaKernel(
+                symbol,
+                kernel.function(),
+                kernel.threads(),
+                kernel.itemsPerBlock(),
+                sharedBytes,
+                kernel.cluster(),
+                kernel.residentBlocks(),
+                kernel.parameterBytes());
     }
 
     /** Runs a kernel of one block that reads {@code in} and writes {@code out}. */

@@ -19,7 +19,7 @@ final class Words {
         return bytes.array();
     }
 
-    /** The value of 1, 2 or 4 bytes at an index, without a sign. */
+    /** The value of 1, 2, 4 or 8 bytes at an index; only the last kind has a sign. */
     static long at(byte[] bytes, int width, int index) {
         long value = 0;
         for (int i = width - 1; i >= 0; i--) {

@@ -81,13 +81,11 @@ check histogram_without_atomics sort_by_expert.cu kernels_sort_by_expert \
     'atomicAdd(&row[id], __popc(peers.lanes));' 'row[id] += __popc(peers.lanes);'
 check arrival_without_fence common/arrivals.cuh kernels_decode_route \
     '__threadfence();
-        last' 'last'
+    bool last' 'bool last'
 check counter_that_never_wraps common/arrivals.cuh kernels_decode_route \
-    'atomicInc(counter, blocks - 1)' 'atomicAdd(counter, 1u)'
+    'atomicInc(counter, count - 1)' 'atomicAdd(counter, 1u)'
 check one_share_added_twice decode_route.cu kernels_decode_route \
     'part = on.part(share, token)' 'part = on.part(0, token)'
-check twin_experts_in_reverse common/rank.cuh kernels_decode_route \
-    'if (key > best.key && candidate' 'if (key >= best.key && candidate'
 check halves_of_a_load_mixed_up decode_route.cu kernels_decode_route \
     'second[4] = {rows[i][0].z, rows[i][1].z, rows[i][0].w, rows[i][1].w}' \
     'second[4] = {rows[i][0].w, rows[i][1].w, rows[i][0].z, rows[i][1].z}'
@@ -135,6 +133,18 @@ check chunk_written_while_tma_reads_it common/wgmma_store.cuh kernels_grouped_ge
 check stage_returned_by_a_lane_ahead_of_its_warp grouped_gemm_sm90.cu kernels_grouped_gemm_sm90 \
     '__syncwarp();
         release' 'release'
+check decode_rows_not_shown_to_wgmma decode_sm90.cu kernels_decode_sm90 \
+    'ptx::fence_proxy_async();' ''
+check decode_copies_too_many_under_way decode_sm90.cu kernels_decode_sm90 \
+    'kUnderWay = kStages - 2' 'kUnderWay = kStages - 1'
+check decode_does_not_wait_for_the_router decode_sm90.cu kernels_decode_sm90 \
+    'ptx::grid_dependency_wait();' ''
+check decode_stage_read_before_it_landed decode_mma.cu kernels_decode_mma \
+    'ptx::cp_async_wait_group<kStages - 2>();' 'ptx::cp_async_wait_group<kStages - 1>();'
+check decode_parts_of_one_slice_too_few common/decode_sums.cuh kernels_decode_mma \
+    'int slice = 0; slice < slices' 'int slice = 1; slice < slices'
+check decode_rows_of_the_next_expert common/decode_units.cuh kernels_decode_mma \
+    'min(kRows, to - row)' 'kRows'
 wait
 failed=0
 for name in "${names[@]}"; do

@@ -142,6 +142,8 @@ __device__ __forceinline__ void multiply_piece(const Product<T>& on, int first_r
             rows[i][half] = load_chunk<T, aligned>(row, column + i * kStep, on.hidden);
         }
     }
+    // Keeps loads that wait for the number of tokens from being issued first.
+    __syncwarp();
     uint4 x[kTokenTiles][kSteps];
 #pragma unroll
     for (int tile = 0; tile < kTokenTiles; tile++) {

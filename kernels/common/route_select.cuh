@@ -189,7 +189,7 @@ __device__ __forceinline__ Selected route_in_memory(const logits::Row& row, uint
     return {scale, select(keys, token)};
 }
 
-// ---- Selection that computes candidates again whenever it needs them
+// ---- Selection that computes candidates again whenever it needs them: seldom, so its loops stay small
 
 // The best candidate of the experts from, from + step, ... that ranks after previous.
 __device__ __forceinline__ Pick<uint32_t> next_of(const logits::Row& logits, const Scale& scale, const Token& token,
@@ -220,8 +220,10 @@ __device__ __forceinline__ int select_in_groups(const logits::Row& logits, const
     const RouteRule& rule = token.rule;
     int width = rule.num_experts / rule.num_groups;
     Pick<uint32_t> last = Pick<uint32_t>::before_all();
+#pragma unroll 1
     for (int i = 0; i < rule.top_groups; i++) {
         Pick<uint32_t> best = Pick<uint32_t>::none();
+#pragma unroll 1
         for (int group = token.lane; group < rule.num_groups; group += 32) {
             rank::offer(best, last, judge_group(logits, scale, token, group, width), group);
         }
@@ -229,8 +231,10 @@ __device__ __forceinline__ int select_in_groups(const logits::Row& logits, const
     }
     Pick<uint32_t> pick = Pick<uint32_t>::before_all();
     int first = -1;
+#pragma unroll 1
     for (int k = 0; k < rule.top_k; k++) {
         Pick<uint32_t> best = Pick<uint32_t>::none();
+#pragma unroll 1
         for (int group = token.lane; group < rule.num_groups; group += 32) {
             Pick<uint32_t> judged = {judge_group(logits, scale, token, group, width), group};
             if (!judged.ranks_after(last)) {
@@ -250,6 +254,7 @@ __device__ __forceinline__ int select_again(const logits::Row& logits, const Sca
     }
     Pick<uint32_t> pick = Pick<uint32_t>::before_all();
     int first = -1;
+#pragma unroll 1
     for (int k = 0; k < token.rule.top_k; k++) {
         pick = rank::best_of_warp(next_of(logits, scale, token, pick, token.lane, token.rule.num_experts, 32));
         note(k, pick.id, first, token);

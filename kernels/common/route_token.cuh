@@ -131,6 +131,7 @@ __device__ __forceinline__ int chosen(int k, const Selected& selected, const Tok
 __device__ __forceinline__ double largest_selected(const LogitOf& logit_of, const Selected& selected, const Token& token) {
     double largest = -special::infinity();
     bool nan = false;
+#pragma unroll 1
     for (int k = token.lane; k < token.rule.top_k; k += 32) {
         double logit = logit_of(chosen(k, selected, token));
         nan |= logit != logit;
@@ -209,6 +210,7 @@ __device__ __forceinline__ void route_by_sparse_mixer(const logits::Row& logits,
     const RouteRule& rule = token.rule;
     Pick<uint32_t> pick = Pick<uint32_t>::before_all();
     int taken = -1;
+#pragma unroll 1
     for (int k = 0; k < 2; k++) {
         Pick<uint32_t> best = Pick<uint32_t>::none();
         logits.for_each(token.lane, [&](int id, float logit) { rank::offer(best, pick, rank::key_of(logit), id); });

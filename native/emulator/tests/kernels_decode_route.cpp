@@ -287,7 +287,7 @@ void check_route_sort(const RouteRule& rule, int tokens, int kind, double select
         why = why.empty() && arrivals.at(0) != 0 ? "the counter is not 0" : why;
     }
     if (why.empty()) {
-        std::memcpy(out.logits.data(), values.data(), values.size() * sizeof(float));
+        std::copy(values.begin(), values.end(), out.logits.data());
         why = compare_routed(c, in, out);
     }
     host::report("route_sort " + c.name() + " logits " + to_string(kind), why);

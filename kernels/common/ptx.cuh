@@ -20,6 +20,7 @@ struct alignas(64) TensorMap {
 #include "ptx_clock.cuh"
 #include "ptx_convert.cuh"
 #include "ptx_copy.cuh"
+#include "ptx_grid.cuh"
 #include "ptx_matrix.cuh"
 #ifdef JMOE_SM90
 #include "ptx_barrier.cuh"

@@ -145,13 +145,4 @@ __device__ __forceinline__ void setmaxnreg_dec() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS));
 }
 
-// Programmatic dependent launch. wait returns when all grids before this one have completed and their writes are
-// visible; launch_dependents lets the next grid start early, which gives it no visibility.
-
-__device__ __forceinline__ void grid_dependency_wait() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
-
-__device__ __forceinline__ void grid_dependency_launch() {
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-}
-
 }  // namespace ptx

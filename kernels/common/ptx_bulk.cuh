@@ -39,6 +39,24 @@ __device__ __forceinline__ void tma_load_3d(uint32_t target, const TensorMap* ma
         : "memory");
 }
 
+__device__ __forceinline__ void tma_load_4d(uint32_t target, const TensorMap* map, uint32_t barrier, int x, int y,
+                                            int z, int w) {
+    asm volatile(
+        "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], "
+        "[%2];" ::"r"(target),
+        "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w)
+        : "memory");
+}
+
+__device__ __forceinline__ void tma_load_5d(uint32_t target, const TensorMap* map, uint32_t barrier, int x, int y,
+                                            int z, int w, int v) {
+    asm volatile(
+        "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], "
+        "[%1, {%3, %4, %5, %6, %7}], [%2];" ::"r"(target),
+        "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w), "r"(v)
+        : "memory");
+}
+
 __device__ __forceinline__ void tma_load_2d_hinted(uint32_t target, const TensorMap* map, uint32_t barrier, int x,
                                                    int y, uint64_t policy) {
     asm volatile(
@@ -54,6 +72,15 @@ __device__ __forceinline__ void tma_load_3d_hinted(uint32_t target, const Tensor
         "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
         "[%1, {%3, %4, %5}], [%2], %6;" ::"r"(target),
         "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "l"(policy)
+        : "memory");
+}
+
+__device__ __forceinline__ void tma_load_5d_hinted(uint32_t target, const TensorMap* map, uint32_t barrier, int x,
+                                                   int y, int z, int w, int v, uint64_t policy) {
+    asm volatile(
+        "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
+        "[%1, {%3, %4, %5, %6, %7}], [%2], %8;" ::"r"(target),
+        "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w), "r"(v), "l"(policy)
         : "memory");
 }
 
@@ -154,6 +181,7 @@ __device__ __forceinline__ void bulk_reduce_add_f32(float* target, uint32_t sour
                  : "memory");
 }
 
+// Brings bytes of device memory into L2: a hint, which orders nothing and whose end nobody can wait for.
 __device__ __forceinline__ void bulk_prefetch(const void* source, uint32_t bytes) {
     asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(source), "r"(bytes) : "memory");
 }

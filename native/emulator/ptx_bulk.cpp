@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "fail.h"
+#include "memory.h"
 #include "ptx_bulk.h"
 
 namespace emulator {
@@ -158,7 +159,12 @@ void bulk_reduce_add_f32(float* target, uint32_t source, uint32_t bytes, Site si
 }
 
 void bulk_prefetch(const void* source, uint32_t bytes, Site site) {
-    check_bulk(source, 0, bytes, "cp.async.bulk.prefetch", site);
+    const char* what = "cp.async.bulk.prefetch";
+    check_bulk(source, 0, bytes, what, site);
+    const auto address = DeviceAddress(source);
+    if (!is_device(address, bytes)) {
+        fail_at(site, "%s of %u bytes %s", what, bytes, describe_address(address, bytes).c_str());
+    }
 }
 
 void bulk_commit_group() {

@@ -38,6 +38,14 @@ inline void tma_load_3d(uint32_t target, const TensorMap* map, uint32_t barrier,
                         Site site = Site::here()) {
     tma_load(target, map, barrier, {3, {x, y, z}}, site);
 }
+inline void tma_load_4d(uint32_t target, const TensorMap* map, uint32_t barrier, int x, int y, int z, int w,
+                        Site site = Site::here()) {
+    tma_load(target, map, barrier, {4, {x, y, z, w}}, site);
+}
+inline void tma_load_5d(uint32_t target, const TensorMap* map, uint32_t barrier, int x, int y, int z, int w, int v,
+                        Site site = Site::here()) {
+    tma_load(target, map, barrier, {5, {x, y, z, w, v}}, site);
+}
 
 // A hint changes nothing that can be seen here.
 inline void tma_load_2d_hinted(uint32_t target, const TensorMap* map, uint32_t barrier, int x, int y, uint64_t,
@@ -47,6 +55,10 @@ inline void tma_load_2d_hinted(uint32_t target, const TensorMap* map, uint32_t b
 inline void tma_load_3d_hinted(uint32_t target, const TensorMap* map, uint32_t barrier, int x, int y, int z, uint64_t,
                                Site site = Site::here()) {
     tma_load(target, map, barrier, {3, {x, y, z}}, site);
+}
+inline void tma_load_5d_hinted(uint32_t target, const TensorMap* map, uint32_t barrier, int x, int y, int z, int w, int v, uint64_t,
+                               Site site = Site::here()) {
+    tma_load(target, map, barrier, {5, {x, y, z, w, v}}, site);
 }
 
 inline void tma_load_2d_multicast(uint32_t target, const TensorMap* map, uint32_t barrier, int x, int y,

@@ -173,6 +173,98 @@ void check_loads() {
     });
 }
 
+// Two matrices of 2 * 40 rows of 72 halves: in each, 40 rows of one kind before 40 of another. A box takes eight rows of
+// one kind and the eight of the other that belong to them, four such groups in turn.
+constexpr int rows_of_kind = 40;
+constexpr int row_length = 72;
+constexpr int num_matrices = 2;
+constexpr uint32_t box_of_groups_bytes = 64 * 128;
+
+__global__ void load_groups(const __grid_constant__ ptx::TensorMap map, uint16_t* out, int x, int group, int matrix) {
+    JMOE_DYNAMIC_SHARED(shared);
+    JMOE_SHARED(unsigned long long, barrier_word, [1]);
+    const uint32_t barrier = ptx::shared_address(barrier_word);
+    if (threadIdx.x == 0) {
+        ptx::mbarrier_init(barrier, 1);
+        ptx::mbarrier_arrive_expect_tx(barrier, box_of_groups_bytes);
+        ptx::tma_load_5d(ptx::shared_address(shared), &map, barrier, x, 0, 0, group, matrix);
+    }
+    __syncthreads();
+    ptx::mbarrier_wait(barrier, 0);
+    for (uint32_t i = threadIdx.x; i < box_of_groups_bytes / 2; i += 32) {
+        out[i] = reinterpret_cast<const uint16_t*>(shared)[i];
+    }
+}
+
+std::string run_groups(int x, int group, int matrix) {
+    std::vector<uint16_t> elements(num_matrices * 2 * rows_of_kind * row_length);
+    for (size_t i = 0; i < elements.size(); i++) {
+        elements[i] = uint16_t(i + 1);
+    }
+    Buffer<uint16_t> memory(elements);
+    Buffer<uint16_t> out(box_of_groups_bytes / 2);
+    MapArguments arguments(memory.data(), 5);
+    constexpr uint64_t row_bytes = 2 * row_length;
+    const uint64_t dims[] = {row_length, 8, 2, rows_of_kind / 8, num_matrices};
+    const uint64_t strides[] = {row_bytes, row_bytes * rows_of_kind, row_bytes * 8, row_bytes * 2 * rows_of_kind};
+    const uint32_t box[] = {64, 8, 2, 4, 1};
+    arguments.request.dims = dims;
+    arguments.request.strides = strides;
+    arguments.request.box = box;
+    if (std::string refusal = arguments.encode(); !refusal.empty()) {
+        return refusal;
+    }
+    const std::string error =
+        check::run<load_groups>({1, 32, int(box_of_groups_bytes)}, arguments.map, out.data(), x, group, matrix);
+    if (!error.empty()) {
+        return error;
+    }
+    for (int row = 0; row < 64; row++) {
+        const int of_kind = (group + row / 16) * 8 + row % 8;
+        const int kind = row / 8 % 2;
+        const bool exists = of_kind >= 0 && of_kind < rows_of_kind && matrix >= 0 && matrix < num_matrices;
+        for (int column = 0; column < 64; column++) {
+            const int at = x + column;
+            const int place = ((matrix * 2 + kind) * rows_of_kind + of_kind) * row_length + at;
+            const uint16_t expected = exists && at >= 0 && at < row_length ? uint16_t(place + 1) : 0;
+            const uint16_t got = out[size_t(row * 64 + ((column / 8) ^ (row % 8)) * 8 + column % 8)];
+            if (got != expected) {
+                return emulator::text("row %d column %d is %d, expected %d", row, column, got, expected);
+            }
+        }
+    }
+    return "";
+}
+
+void check_groups() {
+    const auto passes = [](const char* name, int x, int group, int matrix) {
+        check::passes_always(name, [=] { return run_groups(x, group, matrix); });
+    };
+    passes("tma.rank5: groups of rows of two kinds", 0, 1, 0);
+    passes("tma.rank5: groups past the last are zero", 0, 4, 0);
+    passes("tma.rank5: groups before the first are zero", 0, -2, 1);
+    passes("tma.rank5: columns past the end are zero", 64, 0, 1);
+    passes("tma.rank5: no matrix of that number", 0, 0, 2);
+}
+
+__global__ void prefetches(const uint32_t* in, uint32_t* out) {
+    ptx::bulk_prefetch(reinterpret_cast<const char*>(in) + out[0], out[1]);
+    out[2] = 7;
+}
+
+void check_prefetches() {
+    Buffer<uint32_t> fresh(size_t{64});
+    const auto once = [&](uint32_t offset, uint32_t bytes) {
+        Buffer<uint32_t> out(Words{offset, bytes, 0});
+        const std::string error = check::run<prefetches>({1, 1}, fresh.data(), out.data());
+        return error.empty() && out[2] != 7 ? "did not go on" : error;
+    };
+    check::passes_always("bulk.prefetch: also what nobody wrote", [&] { return once(0, 256); });
+    check::reports_somewhere("bulk.prefetch: address", "must be a multiple of 16", [&] { return once(8, 16); });
+    check::reports_somewhere("bulk.prefetch: bytes", "must be a multiple of 16", [&] { return once(16, 24); });
+    check::reports_somewhere("bulk.prefetch: past the end", "128 bytes past the end", [&] { return once(128, 256); });
+}
+
 enum Proxy { fenced, no_fence_before_load, no_fence_before_store, no_barrier, init_alone };
 
 // Ordinary stores, then a bulk load over them, then a bulk store of the result.
@@ -335,6 +427,8 @@ void check_stores() {
 int main() {
     check_limits();
     check_loads();
+    check_groups();
+    check_prefetches();
     check_proxies();
     check_bulk_groups();
     check_stores();

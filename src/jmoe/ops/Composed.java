@@ -48,8 +48,7 @@ final class Composed {
             kernels.route(gateLogits, SHARED_GATE, null, null, dense);
         }
         kernels.groupedGemm(x, weights.weight(), weights.bias(), offsets, logits);
-        kernels.route(logits, router.rule(), weights.selectionBias(), tokenTypes, routing);
-        kernels.sortByExpert(routing);
+        kernels.routeSort(logits, router.rule(), weights.selectionBias(), tokenTypes, routing);
     }
 
     static long routerScratch(Router router, long tokens) {

@@ -66,6 +66,25 @@ public interface Kernels extends AutoCloseable {
     void sortByExpert(Routing routing);
 
     /**
+     * {@link #route} and {@link #sortByExpert} in one.
+     *
+     * @param logits as in {@link #route}
+     * @param config as there
+     * @param selectionBias as there
+     * @param tokenTypes as there
+     * @param routing out: all six tensors
+     */
+    default void routeSort(
+            Tensor logits,
+            RouterConfig config,
+            @Nullable Tensor selectionBias,
+            @Nullable Tensor tokenTypes,
+            Routing routing) {
+        route(logits, config, selectionBias, tokenTypes, routing);
+        sortByExpert(routing);
+    }
+
+    /**
      * Copies token rows into expert order: {@code rows[r] = w[r] x[rowToSlot[r] / topK]}.
      *
      * @param x in, [tokens, H]
@@ -288,7 +307,7 @@ public interface Kernels extends AutoCloseable {
     }
 
     /**
-     * From tokens to rows, {@link #groupedGemm}, {@link #route} and {@link #sortByExpert} in one:
+     * From tokens to rows, {@link #groupedGemm} and {@link #routeSort} in one:
      * {@code logits[t] = x[t] weight^T + bias}, what the rule makes of them, and the order of slots
      * by expert; also {@code sharedWeights[t] = sigmoid(x[t] sharedGate)}, if there is such a gate.
      *
@@ -315,6 +334,19 @@ public interface Kernels extends AutoCloseable {
             Tensor logits,
             Routing routing) {
         Composed.router(this, x, router, tokenTypes, dense, scratch, logits, routing);
+    }
+
+    /**
+     * Whether {@link #router} has kernels of its own for so many tokens, so that the times of its
+     * steps would say nothing about it.
+     *
+     * @param x as there
+     * @param router as there
+     * @param routing as there
+     * @return false if it calls {@link #groupedGemm} and {@link #routeSort}
+     */
+    default boolean fusesRouter(Tensor x, Router router, Routing routing) {
+        return false;
     }
 
     /**
@@ -357,6 +389,20 @@ public interface Kernels extends AutoCloseable {
             Tensor scratch,
             Tensor y) {
         Composed.experts(this, x, routed, shared, residual, rowType, scratch, y);
+    }
+
+    /**
+     * Whether {@link #experts} has kernels of its own for so many tokens, so that the times of its
+     * steps would say nothing about it.
+     *
+     * @param x as there
+     * @param routed as there
+     * @param shared as there
+     * @param rowType as there
+     * @return false if it calls {@link #gateUpSwiglu}, {@link #groupedGemm} and {@link #unpermute}
+     */
+    default boolean fusesExperts(Tensor x, Bank routed, @Nullable Bank shared, DType rowType) {
+        return false;
     }
 
     /**

@@ -6,9 +6,9 @@ import java.util.List;
 /**
  * The counters by which the blocks of a kernel find the one of them that comes last. They are 0
  * before a kernel and after it, so that all kernels share them, as they follow each other in one
- * stream: one that starts early counts only when those before it have ended. Pieces that have become
- * too small are kept, because captured graphs go on using them. Not for use outside a turn of the
- * context.
+ * stream: one that starts early counts only when those before it have ended. Pieces that have
+ * become too small are kept, because captured graphs go on using them. Not for use outside a turn
+ * of the context.
  */
 final class Arrivals implements AutoCloseable {
     private static final long MIN_COUNTERS = 1 << 14;

@@ -5,21 +5,21 @@ import jmoe.cuda.DecodeWork.Weights;
 import jmoe.cuda.Tile.Family;
 
 /**
- * What the experts of a layer should take on the decode path and on the large path: a model, so that
- * the path can be chosen before anything runs, by sizes and the device alone. With {@link TileCost},
- * which it asks for the large path, it says which is faster.
+ * What the experts of a layer should take on the decode path and on the large path: a model, so
+ * that the path can be chosen before anything runs, by sizes and the device alone. With {@link
+ * TileCost}, which it asks for the large path, it says which is faster.
  *
- * <p>The decode path streams the weights of the experts that have rows, E (1 - (1 - K/E)^T) of them,
- * in units of {@link DecodeWork#TILE} rows of a weight and some slices of its inputs. Blocks, two
- * for each multiprocessor, take the units in turn:
+ * <p>The decode path streams the weights of the experts that have rows, E (1 - (1 - K/E)^T) of
+ * them, in units of {@link DecodeWork#TILE} rows of a weight and some slices of its inputs. Blocks,
+ * two for each multiprocessor, take the units in turn:
  *
  * <ul>
  *   <li>so many blocks fetch at 85 % of what the pins can move, or, if they are few, at what they
  *       ask for: each has its stages on the way, 1.1 us long. So full turns take the bytes by the
  *       bandwidth, the last one perhaps longer, and 0.2 us each for what a unit does besides;
  *   <li>nothing is faster than one block with the largest unit;
- *   <li>where the slices of a tile are dealt to several blocks, their sums go to L2 and back, and the
- *       last block to arrive adds them: 1 us for the first product;
+ *   <li>where the slices of a tile are dealt to several blocks, their sums go to L2 and back, and
+ *       the last block to arrive adds them: 1 us for the first product;
  *   <li>of the second product the last column tile is summed over experts by one block, when all
  *       others are done: 24 KB on the way, 0.8 us long;
  *   <li>each kernel takes 1.5 us to come up to speed where it may start early, else 2.2 us.
@@ -30,7 +30,8 @@ import jmoe.cuda.Tile.Family;
  */
 final class DecodeCost {
     /**
-     * How many slices a unit has; all of them means that nothing is split. Bits do not depend on it.
+     * How many slices a unit has; all of them means that nothing is split. Bits do not depend on
+     * it.
      *
      * @param routed of the routed experts
      * @param shared of the shared expert
@@ -165,10 +166,8 @@ final class DecodeCost {
         return streamSeconds(product, deal) + 2 * parts / l2Bandwidth + summed;
     }
 
-    /** Sums of all slices where they are split, else of so many parts. */
-    private static long partBytes(Weights weights, int slicesPerUnit, int partsIfWhole) {
-        boolean split = weights.unitsPerTile(slicesPerUnit) > 1;
-        return weights.partBytes(split ? weights.slices() : partsIfWhole);
+    private static long partBytes(Weights weights, int slicesPerUnit, long partsIfWhole) {
+        return weights.partBytes(weights.parts(slicesPerUnit, partsIfWhole));
     }
 
     private double streamSeconds(Product product, Deal deal) {
@@ -205,7 +204,7 @@ final class DecodeCost {
         if (work.sharedIntermediate() > 0) {
             launches += 2;
             seconds += productSeconds(work, work.tokens(), 1L, work.sharedIntermediate());
-            if (!work.sharedAlone()) {
+            if (work.sharedWeighted()) {
                 launches++;
                 seconds += moveSeconds(work, 3 * work.tokens());
             }
@@ -230,7 +229,8 @@ final class DecodeCost {
 
     private double nanos(TileCost.Work work) {
         boolean wgmma =
-                device.capability() == WgmmaGemm.CAPABILITY && work.inputs() % ALIGNED_ELEMENTS == 0;
+                device.capability() == WgmmaGemm.CAPABILITY
+                        && work.inputs() % ALIGNED_ELEMENTS == 0;
         Family family = wgmma ? Family.SM90 : Family.MMA;
         return tiles.nanos(tiles.cheapest(family, work), work);
     }

@@ -20,10 +20,10 @@ enum DecodePath {
     /** System property: the path to take wherever it suits. */
     static final String PROPERTY = "jmoe.cuda.path";
 
-    private static final long MAX_TOKENS = 128;
+    static final long MAX_TOKENS = 128;
 
     /** Of all tokens; the kernels keep what they know of slots and rows in shared memory. */
-    private static final long MAX_SLOTS = 1024;
+    static final long MAX_SLOTS = 1024;
 
     /** The path that {@link #PROPERTY} names, or null. */
     static @Nullable DecodePath forced() {
@@ -36,8 +36,7 @@ enum DecodePath {
                 return path;
             }
         }
-        throw new IllegalArgumentException(
-                PROPERTY + ": expected decode or large, got " + name);
+        throw new IllegalArgumentException(PROPERTY + ": expected decode or large, got " + name);
     }
 
     /** What users call it. */

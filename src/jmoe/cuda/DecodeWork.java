@@ -2,13 +2,12 @@ package jmoe.cuda;
 
 import jmoe.ops.Bank;
 import jmoe.ops.ExpertWeights;
-import jmoe.ops.Kernels.Residual;
 
 import org.jspecify.annotations.Nullable;
 
 /**
- * Sizes of the experts of a layer, and how the kernels for few tokens cut them: into column tiles of
- * {@link #TILE} rows of a weight and slices of at most 512 of its inputs.
+ * Sizes of the experts of a layer, and how the kernels for few tokens cut them: into column tiles
+ * of {@link #TILE} rows of a weight and slices of at most 512 of its inputs.
  *
  * @param tokens T
  * @param topK K
@@ -17,8 +16,7 @@ import org.jspecify.annotations.Nullable;
  * @param intermediate I
  * @param gated whether there are gates
  * @param sharedIntermediate I of the shared expert, 0 if there is none
- * @param sharedAlone whether the shared expert's rows are summed as they are, without weights and
- *     addend
+ * @param sharedWeighted whether the shared expert's rows have weights
  */
 record DecodeWork(
         long tokens,
@@ -28,17 +26,15 @@ record DecodeWork(
         long intermediate,
         boolean gated,
         long sharedIntermediate,
-        boolean sharedAlone) {
+        boolean sharedWeighted) {
     /** Rows of a weight that a block multiplies at once, and most of x. */
     static final int TILE = 64;
 
     private static final int STAGE_INPUTS = 64;
     private static final int SLICE_STAGES = 8;
 
-    static DecodeWork of(Bank routed, @Nullable Bank shared, Residual residual) {
+    static DecodeWork of(Bank routed, @Nullable Bank shared) {
         ExpertWeights experts = routed.experts();
-        boolean alone =
-                shared != null && shared.outputWeights() == null && residual.addend() == null;
         return new DecodeWork(
                 routed.routing().tokens(),
                 routed.routing().topK(),
@@ -47,7 +43,7 @@ record DecodeWork(
                 experts.intermediate(),
                 experts.activation().gated(),
                 shared == null ? 0 : shared.experts().intermediate(),
-                alone);
+                shared != null && shared.outputWeights() != null);
     }
 
     DecodeWork withTokens(long some) {
@@ -59,7 +55,7 @@ record DecodeWork(
                 intermediate,
                 gated,
                 sharedIntermediate,
-                sharedAlone);
+                sharedWeighted);
     }
 
     long slots() {
@@ -109,6 +105,17 @@ record DecodeWork(
         /** Units of a column tile of a row tile. */
         int unitsPerTile(int slicesPerUnit) {
             return Math.max(1, Math.ceilDiv(slices(), Math.max(1, slicesPerUnit)));
+        }
+
+        /** Sums that are stored of every row: of each slice where they are split. */
+        long parts(int slicesPerUnit, long partsIfWhole) {
+            return unitsPerTile(slicesPerUnit) > 1 ? slices() : partsIfWhole;
+        }
+
+        /** Most units that there can be. */
+        long mostUnits(long groups, int slicesPerUnit) {
+            long most = Math.min(rows, groups + rows / TILE);
+            return most * columnTiles * unitsPerTile(slicesPerUnit);
         }
 
         double units(int slicesPerUnit) {

@@ -307,9 +307,9 @@ public interface Kernels extends AutoCloseable {
     }
 
     /**
-     * From tokens to rows, {@link #groupedGemm} and {@link #routeSort} in one:
-     * {@code logits[t] = x[t] weight^T + bias}, what the rule makes of them, and the order of slots
-     * by expert; also {@code sharedWeights[t] = sigmoid(x[t] sharedGate)}, if there is such a gate.
+     * From tokens to rows, {@link #groupedGemm} and {@link #routeSort} in one: {@code logits[t] =
+     * x[t] weight^T + bias}, what the rule makes of them, and the order of slots by expert; also
+     * {@code sharedWeights[t] = sigmoid(x[t] sharedGate)}, if there is such a gate.
      *
      * <p>A backend may have several ways of computing this, whose logits differ in their last
      * places; it chooses by numbers, sizes and types only. Within one way, the bits of a token do

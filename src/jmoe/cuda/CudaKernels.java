@@ -327,8 +327,7 @@ public final class CudaKernels implements Kernels {
             Kernels.super.routeSort(logits, config, selectionBias, tokenTypes, routing);
             return;
         }
-        Arguments.route(logits, config, selectionBias, tokenTypes, routing);
-        Arguments.sortByExpert(routing);
+        FusedArguments.routeSort(logits, config, selectionBias, tokenTypes, routing);
         computable("routeSort", "logits", logits);
         try (Operands on = operands.open()) {
             decodeRoute.queueSorted(on, logits, config, selectionBias, tokenTypes, routing);

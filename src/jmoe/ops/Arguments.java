@@ -393,7 +393,7 @@ public final class Arguments {
     }
 
     /** Offsets on a device are not read: that would stop the stream. */
-    private static void hostOffsets(Tensor expertOffsets, long maxRows) {
+    static void hostOffsets(Tensor expertOffsets, long maxRows) {
         if (expertOffsets.isDevice()) {
             return;
         }

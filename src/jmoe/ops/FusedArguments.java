@@ -18,6 +18,45 @@ public final class FusedArguments {
     private FusedArguments() {}
 
     /**
+     * Checks the arguments of {@link Kernels#routeSort}.
+     *
+     * @param logits as there
+     * @param config as there
+     * @param selectionBias as there
+     * @param tokenTypes as there
+     * @param routing as there
+     */
+    public static void routeSort(
+            Tensor logits,
+            RouterConfig config,
+            @Nullable Tensor selectionBias,
+            @Nullable Tensor tokenTypes,
+            Routing routing) {
+        Map<String, Tensor> inputs = new LinkedHashMap<>();
+        put(inputs, "logits", logits);
+        routeSort(logits, config, selectionBias, tokenTypes, routing, inputs);
+        Map<String, Tensor> outputs = new LinkedHashMap<>();
+        putAll(outputs, routing);
+        disjoint(outputs, inputs);
+    }
+
+    private static void routeSort(
+            Tensor logits,
+            RouterConfig config,
+            @Nullable Tensor selectionBias,
+            @Nullable Tensor tokenTypes,
+            Routing routing,
+            Map<String, Tensor> inputs) {
+        Arguments.route(logits, config, selectionBias, tokenTypes, routing);
+        Arguments.sortByExpert(routing);
+        int numExperts = config.numExperts();
+        Check.vector(
+                "tokensPerExpert", routing.tokensPerExpert(), DType.I32, "numExperts", numExperts);
+        put(inputs, "selectionBias", selectionBias);
+        put(inputs, "tokenTypes", tokenTypes);
+    }
+
+    /**
      * Checks the arguments of {@link Kernels#router}.
      *
      * @param x as there
@@ -39,20 +78,24 @@ public final class FusedArguments {
             Tensor logits,
             Routing routing) {
         RouterWeights weights = router.weights();
-        requireDense("dense", dense, routing.tokens());
-        Arguments.groupedGemm(x, weights.weight(), weights.bias(), dense.expertOffsets(), logits);
-        Arguments.route(logits, router.rule(), weights.selectionBias(), tokenTypes, routing);
-        Arguments.sortByExpert(routing);
-        int numExperts = router.rule().numExperts();
-        Check.vector(
-                "tokensPerExpert", routing.tokensPerExpert(), DType.I32, "numExperts", numExperts);
-        scratch(scratch, scratchElements);
+        long tokens = routing.tokens();
+        requireDense("dense", dense, tokens);
+        Check.floatMatrix("x", x, "tokens", tokens, "hidden", weights.weight().dim(2));
+        Check.accessible("weight", weights.weight());
+        Tensor bias = weights.bias();
+        if (bias != null) {
+            Check.accessible("bias", bias);
+        }
+        Arguments.hostOffsets(dense.expertOffsets(), tokens);
+        int numLogits = router.rule().numLogits();
+        Check.matrix("logits", logits, DType.F32, "tokens", tokens, "numLogits", numLogits);
+        Check.writable("logits", logits);
         Map<String, Tensor> inputs = new LinkedHashMap<>();
+        routeSort(logits, router.rule(), weights.selectionBias(), tokenTypes, routing, inputs);
+        scratch(scratch, scratchElements);
         put(inputs, "x", x);
         put(inputs, "weight", weights.weight());
-        put(inputs, "bias", weights.bias());
-        put(inputs, "selectionBias", weights.selectionBias());
-        put(inputs, "tokenTypes", tokenTypes);
+        put(inputs, "bias", bias);
         put(inputs, "expertOffsets", dense.expertOffsets());
         Tensor gate = router.sharedGate();
         Map<String, Tensor> outputs = new LinkedHashMap<>();
@@ -65,12 +108,7 @@ public final class FusedArguments {
         }
         put(outputs, "scratch", scratch);
         put(outputs, "logits", logits);
-        put(outputs, "topkIds", routing.topkIds());
-        put(outputs, "topkWeights", routing.topkWeights());
-        put(outputs, "tokensPerExpert", routing.tokensPerExpert());
-        put(outputs, "expertOffsets", routing.expertOffsets());
-        put(outputs, "rowToSlot", routing.rowToSlot());
-        put(outputs, "slotToRow", routing.slotToRow());
+        putAll(outputs, routing);
         disjoint(outputs, inputs);
     }
 
@@ -169,6 +207,15 @@ public final class FusedArguments {
         Check.accessible("scratch", scratch);
         Check.rowMajor("scratch", scratch);
         Check.writable("scratch", scratch);
+    }
+
+    private static void putAll(Map<String, Tensor> tensors, Routing routing) {
+        tensors.put("topkIds", routing.topkIds());
+        tensors.put("topkWeights", routing.topkWeights());
+        tensors.put("tokensPerExpert", routing.tokensPerExpert());
+        tensors.put("expertOffsets", routing.expertOffsets());
+        tensors.put("rowToSlot", routing.rowToSlot());
+        tensors.put("slotToRow", routing.slotToRow());
     }
 
     private static void put(Map<String, Tensor> tensors, String name, @Nullable Tensor tensor) {

@@ -80,6 +80,7 @@ public interface Kernels extends AutoCloseable {
             @Nullable Tensor selectionBias,
             @Nullable Tensor tokenTypes,
             Routing routing) {
+        FusedArguments.routeSort(logits, config, selectionBias, tokenTypes, routing);
         route(logits, config, selectionBias, tokenTypes, routing);
         sortByExpert(routing);
     }

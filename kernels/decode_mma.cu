@@ -32,8 +32,7 @@ constexpr int kTiles = decode::kRows / kTileRows;
 constexpr int kWeightBytes = decode::kColumns * decode::kRowBytes;
 constexpr int kStageBytes = kWeightBytes + decode::kRows * decode::kRowBytes;
 constexpr int kTilesAt = kStages * kStageBytes;
-constexpr int kFlagAt = kTilesAt + decode::kMaxRows * 4;
-constexpr int kSlotsAt = kFlagAt + 16;
+constexpr int kSlotsAt = kTilesAt + decode::kMaxRows * 4;
 constexpr int kSharedBytes = kSlotsAt + decode::Slots::kBytes;
 static_assert(kBlocks * (kSharedBytes + 1024) <= 164 * 1024, "shared memory");
 
@@ -278,10 +277,6 @@ __device__ __forceinline__ void multiply_units(const Operands& on, const decode:
     }
 }
 
-__device__ __forceinline__ bool last_to_arrive(unsigned* counter, int count, unsigned char* bytes) {
-    return arrivals::last(counter, static_cast<unsigned>(count), threadIdx.x == 0, 1, kThreads, reinterpret_cast<int*>(bytes + kFlagAt));
-}
-
 __device__ __forceinline__ decode::Units list_units(const Operands& on, unsigned char* bytes) {
     uint32_t* tiles = reinterpret_cast<uint32_t*>(bytes + kTilesAt);
     int count = decode::list_row_tiles<kThreads>(on.routed, tiles);
@@ -297,7 +292,7 @@ __device__ __forceinline__ void gate_up(const Operands& on) {
     multiply_units<T, false>(on, units, bytes, [&](const DecodeBank& bank, const Unit& unit, float(&sums)[kTiles * 4]) {
         if (unit.split) {
             long long tile = static_cast<long long>(unit.row) * decode::column_tiles(bank) + unit.column_tile;
-            if (!last_to_arrive(bank.arrivals + tile, decode::units_per_tile(bank), bytes)) {
+            if (!arrivals::is_last(bank.arrivals + tile, static_cast<unsigned>(decode::units_per_tile(bank)))) {
                 return;
             }
             decode::add_parts(bank, unit, sums);
@@ -319,7 +314,7 @@ __device__ __forceinline__ void down(const Operands& on, const DecodeCombine& co
         if (!unit.split) {
             decode::store_part(bank, unit, 0, sums);
         }
-        if (last_to_arrive(combine.arrivals + unit.column_tile, per_column_tile, bytes)) {
+        if (arrivals::is_last(combine.arrivals + unit.column_tile, static_cast<unsigned>(per_column_tile))) {
             decode::combine(combine, on.routed, on.shared, slots, unit.column_tile);
         }
     });

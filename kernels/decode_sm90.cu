@@ -190,6 +190,13 @@ template <class T, int N>
 __device__ __forceinline__ void multiply_slice(uint32_t ring, Position& position, int stages, float (&sums)[N / 2]) {
     Barriers barriers = {ring + kBarriersAt};
     int previous = 0;
+    // Zeros that stand before the first wgmma: where it ignored the sums instead, the compiler was seen to define them later, and
+    // ptxas to serialise for it.
+#pragma unroll
+    for (int i = 0; i < N / 2; i++) {
+        sums[i] = 0.0f;
+    }
+    ptx::wgmma_hold(sums);
     for (int stage = 0; stage < stages; stage++) {
         position.wait_full(barriers);
         // The same in all lanes, which the compiler sees only so: descriptors then stay in uniform registers.
@@ -199,7 +206,7 @@ __device__ __forceinline__ void multiply_slice(uint32_t ring, Position& position
         ptx::wgmma_fence();
 #pragma unroll
         for (int step = 0; step < decode::kDepth / 16; step++) {
-            multiply_add<N>(T(), sums, weight + 2 * step, x + 2 * step, (stage | step) != 0);
+            multiply_add<N>(T(), sums, weight + 2 * step, x + 2 * step, 1);
         }
         ptx::wgmma_commit_group();
         ptx::wgmma_wait_group<1>();
@@ -219,13 +226,13 @@ template <class T, int N>
 __device__ __forceinline__ void multiply_unit(const DecodeBank& bank, const Unit& unit, uint32_t ring, Position& position,
                                               float (&total)[N / 2]) {
     decode::Slices slices(bank.inputs);
+    float sums[N / 2];
 #pragma unroll
     for (int i = 0; i < N / 2; i++) {
         total[i] = 0.0f;
     }
 #pragma unroll 1
     for (int slice = unit.first_slice; slice < unit.first_slice + unit.slices; slice++) {
-        float sums[N / 2];
         multiply_slice<T, N>(ring, position, slices.first_stage(slice + 1) - slices.first_stage(slice), sums);
         if (unit.split) {
             decode::store_part(bank, unit, slice, sums);
@@ -245,7 +252,7 @@ struct Consumers {
     int* flag;
 
     __device__ __forceinline__ bool last_to_arrive(unsigned* counter, unsigned count) const {
-        return arrivals::last(counter, count, threadIdx.x == 0, 1, decode::kThreads, flag);
+        return arrivals::is_last(counter, count, threadIdx.x == 0, 1, decode::kThreads, flag);
     }
 };
 
@@ -337,10 +344,7 @@ __device__ __forceinline__ void gate_up(const Operands& on, const DecodePrefetch
 template <class T>
 __device__ __forceinline__ void down(const Operands& on, const DecodeCombine& combine) {
     JMOE_DYNAMIC_SHARED(bytes);
-    decode::Slots slots(bytes + kSlotsAt);
     int tiles = begin(on, bytes);
-    slots.load(combine);
-    __syncthreads();
     decode::Units units(on.routed, on.shared, reinterpret_cast<const uint32_t*>(bytes + kTilesAt), tiles);
     uint32_t ring = ptx::shared_address(bytes);
     int per_column_tile = units.fill(on.routed) ? 1 : units.per_column_tile(on.routed, on.shared);
@@ -348,6 +352,9 @@ __device__ __forceinline__ void down(const Operands& on, const DecodeCombine& co
         produce<T, true>(on, units, ring);
         return;
     }
+    // Meanwhile the first weights are on their way. Whoever combines has met the others at a barrier.
+    decode::Slots slots(bytes + kSlotsAt);
+    slots.load(combine);
     Consumers consumers = {ring, {}, reinterpret_cast<int*>(bytes + kFlagAt)};
     consume<T, true>(on, units, consumers, [&](const Unit& unit) {
         if (consumers.last_to_arrive(combine.arrivals + unit.column_tile, static_cast<unsigned>(per_column_tile))) {

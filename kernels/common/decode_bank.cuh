@@ -57,6 +57,7 @@ static_assert(sizeof(DecodeBank) == 104 && sizeof(DecodeCombine) == 96 && sizeof
 
 namespace decode {
 
+constexpr int kThreads = 128;   // that multiply
 constexpr int kRows = 64;       // of x, in a row tile
 constexpr int kColumns = 64;    // rows of the weight, in a column tile
 constexpr int kDepth = 64;      // inputs of a stage

@@ -19,16 +19,30 @@ struct Slots {
     __device__ __forceinline__ explicit Slots(unsigned char* shared)
         : weights(reinterpret_cast<float*>(shared)), rows(reinterpret_cast<int16_t*>(shared + kMaxRows * 4)) {}
 
-    // By all threads of the block; a barrier comes after it.
+    // By kThreads threads; a barrier of theirs comes after it.
     __device__ __forceinline__ void load(const DecodeCombine& on) const {
-        for (int slot = static_cast<int>(threadIdx.x); slot < on.tokens * on.top_k; slot += static_cast<int>(blockDim.x)) {
-            float weight = on.weights == nullptr ? 1.0f : on.weights[slot];
-            int row = on.slot_to_row[slot];
-            if (on.identity != nullptr && row >= 0 && on.topk_ids[slot] >= on.first_identity) {
-                row = kIdentity;
+        constexpr int batch = 4;
+        int count = on.tokens * on.top_k;
+        for (int first = static_cast<int>(threadIdx.x); first < count; first += batch * kThreads) {
+            float weight[batch];
+            int row[batch];
+#pragma unroll
+            for (int i = 0; i < batch; i++) {
+                int slot = first + i * kThreads;
+                weight[i] = slot < count && on.weights != nullptr ? on.weights[slot] : 1.0f;
+                row[i] = slot < count ? on.slot_to_row[slot] : kNone;
+                if (on.identity != nullptr && row[i] >= 0 && on.topk_ids[slot] >= on.first_identity) {
+                    row[i] = kIdentity;
+                }
             }
-            weights[slot] = weight;
-            rows[slot] = static_cast<int16_t>(weight == 0.0f ? kNone : row);
+#pragma unroll
+            for (int i = 0; i < batch; i++) {
+                int slot = first + i * kThreads;
+                if (slot < count) {
+                    weights[slot] = weight[i];
+                    rows[slot] = static_cast<int16_t>(weight[i] == 0.0f ? kNone : row[i]);
+                }
+            }
         }
     }
 };
@@ -67,8 +81,8 @@ public:
     }
 
 private:
-    // Parts on their way together; more would not fit the registers.
-    static constexpr int kBatch = 12;
+    // Parts on their way together: a token's eight rows in two slices.
+    static constexpr int kBatch = 16;
 
     // A part of one of the token's slots.
     struct Term {
@@ -179,7 +193,7 @@ private:
     long long width_;
 };
 
-// All tokens' columns of a tile, by 128 threads.
+// All tokens' columns of a tile, by kThreads threads.
 __device__ __forceinline__ void combine(const DecodeCombine& on, const DecodeBank& routed, const DecodeBank& shared, const Slots& slots,
                                         int column_tile) {
     constexpr int kQuads = kColumns / kQuad;
@@ -188,7 +202,7 @@ __device__ __forceinline__ void combine(const DecodeCombine& on, const DecodeBan
         return;
     }
     Combine columns(on, routed, shared, slots, column);
-    for (int token = static_cast<int>(threadIdx.x) / kQuads; token < on.tokens; token += 128 / kQuads) {
+    for (int token = static_cast<int>(threadIdx.x) / kQuads; token < on.tokens; token += kThreads / kQuads) {
         columns.store(token);
     }
 }

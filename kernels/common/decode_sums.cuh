@@ -10,8 +10,6 @@ namespace decode {
 
 using dtypes::Values;
 
-constexpr int kThreads = 128;
-
 // A thread's place in the column tile; h adds 8.
 __device__ __forceinline__ int weight_row() { return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4; }
 

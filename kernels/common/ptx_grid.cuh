@@ -3,8 +3,9 @@
 
 namespace ptx {
 
-// wait returns when all grids before this one have completed and their writes are visible; launch lets the next grid start early,
-// which gives it no visibility. Before sm_90 no grid starts early.
+// wait returns when all grids before this one have completed and their writes are visible, at once where it was launched in the
+// ordinary way; launch lets the next grid start early, which gives it no visibility. Every block of a grid that was launched early
+// waits: else the next one's wait is for nothing. Devices before sm_90 start no grid early: there is nothing to say.
 
 __device__ __forceinline__ void grid_dependency_wait() {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900

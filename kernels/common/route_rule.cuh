@@ -46,18 +46,21 @@ __device__ __forceinline__ double term(const RouteRule& rule, double score) {
     return rule.normalisation == kPNorm ? pow(fabs(score), rule.parameter) : score;
 }
 
-// What scores are divided by, given the sum of their terms. A NaN sum gives NaN.
-__device__ __forceinline__ double divisor(const RouteRule& rule, double sum) {
+// What scores are divided by, given the sum of their terms. A NaN sum gives NaN. For all but kPNorm.
+__device__ __forceinline__ double linear_divisor(const RouteRule& rule, double sum) {
     switch (rule.normalisation) {
-        case kNone:
-            return 1.0;
         case kSum:
             return sum + rule.parameter;
         case kClampedSum:
             return sum < rule.parameter ? rule.parameter : sum;
         default:
-            return pow(sum, 1.0 / rule.parameter);
+            return 1.0;
     }
+}
+
+// The same for all.
+__device__ __forceinline__ double divisor(const RouteRule& rule, double sum) {
+    return rule.normalisation == kPNorm ? pow(sum, 1.0 / rule.parameter) : linear_divisor(rule, sum);
 }
 
 __device__ __forceinline__ float stored(double weight) {

@@ -98,6 +98,7 @@ struct Block {
     Dim3 index;
     std::vector<Thread> threads;
     int num_exited = 0;
+    bool waited = false;  // some thread has executed griddepcontrol.wait
     std::byte* window = nullptr;
     uint32_t dynamic_shared = 0;
     uint32_t static_begin = shared_window_bytes;

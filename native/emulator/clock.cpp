@@ -101,6 +101,7 @@ void Clock::join(const Clock& other) {
     if (other.own_step_ != 0) {
         advance(other.own_agent_, other.own_step_);
     }
+    waited_ |= other.waited_;
     others_ = joined(others_, other.others_);
 }
 
@@ -109,6 +110,7 @@ void Clock::join_other(uint64_t cluster, const Clock& theirs) {
                                      : std::make_shared<std::map<uint64_t, Clock>>(*others_);
     (*others)[cluster].join(theirs);
     others_ = others;
+    waited_ |= theirs.waited_;
 }
 
 void ClockSum::add(const Clock& clock) {
@@ -123,6 +125,7 @@ void ClockSum::add(const Clock& clock) {
         }
         steps_[clock.own_agent_] = std::max(steps_[clock.own_agent_], clock.own_step_);
     }
+    waited_ |= clock.waited_;
     others_ = joined(others_, clock.others_);
 }
 
@@ -130,6 +133,7 @@ void ClockSum::clear() {
     steps_.clear();
     last_table_ = nullptr;
     others_ = nullptr;
+    waited_ = false;
     fresh_ = false;
 }
 
@@ -138,6 +142,7 @@ const Clock& ClockSum::clock() const {
         result_ = Clock();
         result_.table_ = steps_.empty() ? nullptr : std::make_shared<Steps>(steps_);
         result_.others_ = others_;
+        result_.waited_ = waited_;
         fresh_ = true;
     }
     return result_;
@@ -149,22 +154,28 @@ void SyncPoint::release(Agent& agent) {
     if (!agent.fenced.empty()) {
         fenced_.add(agent.fenced);
     }
+    if (!agent.released.empty()) {
+        released_.add(agent.released);
+    }
     agent.next_step();
 }
 
 void SyncPoint::acquire(Agent& agent) const {
     agent.seen.join(seen_.clock());
     agent.fenced.join(fenced_.clock());
+    agent.released.join(released_.clock());
 }
 
 void SyncPoint::add(const SyncPoint& other) {
     seen_.add(other.seen_.clock());
     fenced_.add(other.fenced_.clock());
+    released_.add(other.released_.clock());
 }
 
 void SyncPoint::clear() {
     seen_.clear();
     fenced_.clear();
+    released_.clear();
 }
 
 }  // namespace emulator

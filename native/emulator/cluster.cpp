@@ -186,6 +186,10 @@ void Cluster::finish_block(Block& block) {
         fail_at(operation->site, "block (%u,%u,%u) ends while %s of %s is still in flight: wait for it", block.index.x,
                 block.index.y, block.index.z, operation->what, name_of(*operation->issuer).c_str());
     }
+    if (launch_.early && !block.waited) {
+        fail("block (%u,%u,%u) of an early launch ends without griddepcontrol.wait in any of its threads: a later grid "
+             "would take this one's end for the end of those before it", block.index.x, block.index.y, block.index.z);
+    }
 }
 
 void Cluster::make_ready(Thread& thread) {

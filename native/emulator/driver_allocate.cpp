@@ -30,8 +30,7 @@ bool has_room(size_t bytes, const Pool* pool) {
 
 // A real driver that runs short waits for frees under way and takes unused memory back from the pools.
 void gather_memory(Call& frame) {
-    state().queue.finish_all(frame.lock, *frame.context);
-    require_healthy(*frame.context);
+    wait_for_all(frame);
     for (const std::shared_ptr<Pool>& pool : state().pools.all()) {
         pool->reserved = pool->used;
     }

@@ -101,6 +101,7 @@ void begin_capture(const Call& frame, const StreamPtr& stream, int mode) {
     state().captures.push_back(capture);
     stream->capture = capture;
     stream->frontier.clear();
+    stream->last_launch.reset();
 }
 
 // Ends the capture whatever its state; the graph, if it is whole, gets its handles.
@@ -111,6 +112,7 @@ CUgraph end_capture(const StreamPtr& stream) {
     for (const StreamPtr& joined_stream : streams_of(capture)) {
         joined_stream->capture.reset();
         joined_stream->frontier.clear();
+        joined_stream->last_launch.reset();
     }
     std::erase(state().captures, capture);
     if (!valid) {
@@ -186,6 +188,7 @@ void wait_in_capture(Stream& stream, const Event& event) {
     if (!stream.capture) {
         stream.capture = event.capture;
         stream.frontier.clear();
+        stream.last_launch.reset();
     }
     merge(stream.frontier, event.frontier);
 }

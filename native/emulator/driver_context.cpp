@@ -165,8 +165,7 @@ Result cuCtxPopCurrent_v2(CUcontext* context) {
 Result cuCtxSynchronize() {
     return call_in_context("cuCtxSynchronize", [&](Call& frame) {
         forbid_during_capture(frame);
-        state().queue.finish_all(frame.lock, *frame.context);
-        require_healthy(*frame.context);
+        wait_for_all(frame);
     });
 }
 

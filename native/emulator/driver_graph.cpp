@@ -17,6 +17,7 @@ void count_replay(const GraphExec& exec) {
 // that waits for all of them stands for the launch in the stream.
 OperationPtr launch_graph(Call& frame, GraphExec& exec, const StreamPtr& stream) {
     auto mark = std::make_shared<const Work>(Work{NODE_EMPTY, frame.name, nullptr, false});
+    stream->last_launch.reset();
     OperationPtr start = enqueue_after(frame, stream, mark, {exec.last_launch});
     std::vector<OperationPtr> operations;
     for (const GraphNode& node : exec.nodes) {

@@ -17,6 +17,7 @@ struct Request {
     emulator::Dim3 grid;
     emulator::Dim3 block;
     emulator::Dim3 cluster;
+    bool early = false;
     unsigned dynamic_shared = 0;
     CUstream stream = nullptr;
     void** params = nullptr;
@@ -176,6 +177,7 @@ void launch(Call& frame, CUfunction handle, const Request& request) {
     prepared->grid = request.grid;
     prepared->block = request.block;
     prepared->cluster = request.cluster;
+    prepared->early = request.early;
     prepared->dynamic_shared = request.dynamic_shared;
     prepared->params = pack_params(request, *function->kernel);
     std::string refused = emulator::refusal(*prepared);
@@ -187,6 +189,8 @@ void launch(Call& frame, CUfunction handle, const Request& request) {
     if (state().settings.discard_launches && !captured) {
         return;
     }
+    emulator::place_behind(stream->last_launch.get(), *prepared);
+    stream->last_launch = prepared;
     auto run = [prepared] { return run_launch(*prepared); };
     enqueue(frame, stream, Work{NODE_KERNEL, function->kernel->name, run, true});
 }
@@ -210,6 +214,7 @@ void apply_attribute(const CUlaunchAttribute& attribute, Request& request) {
             if (!device_limits().clusters) {
                 refuse(CUDA_ERROR_NOT_SUPPORTED, "this device has no programmatic stream serialisation");
             }
+            request.early = attribute.value.number != 0;
             return;
         case LAUNCH_COOPERATIVE:
             if (attribute.value.number == 0) {

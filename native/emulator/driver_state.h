@@ -29,6 +29,7 @@ struct Stream {
     int priority = 0;
     unsigned long long id = 0;
     OperationPtr last;
+    std::shared_ptr<const emulator::Launch> last_launch;  // null: work of another kind followed, or the host has waited
 
     std::shared_ptr<Capture> capture;  // not null while the stream's work goes into a graph
     std::vector<size_t> frontier;  // nodes of the capture the next one depends on

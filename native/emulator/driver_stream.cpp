@@ -12,10 +12,11 @@ void forget_done(std::vector<OperationPtr>& operations) {
     std::erase_if(operations, [](const OperationPtr& operation) { return !operation || operation->done; });
 }
 
-std::vector<StreamPtr> blocking_streams(const Context& context) {
+// All but the legacy one.
+std::vector<StreamPtr> streams_of(const Context& context) {
     std::vector<StreamPtr> streams;
     for (const StreamPtr& stream : state().streams.all()) {
-        if (stream->context.get() == &context && stream->blocking) {
+        if (stream->context.get() == &context) {
             streams.push_back(stream);
         }
     }
@@ -30,8 +31,10 @@ std::vector<OperationPtr> predecessors(Stream& stream) {
     std::vector<OperationPtr> found{stream.last};
     Context& context = *stream.context;
     if (stream.legacy) {
-        for (const StreamPtr& other : blocking_streams(context)) {
-            found.push_back(other->last);
+        for (const StreamPtr& other : streams_of(context)) {
+            if (other->blocking) {
+                found.push_back(other->last);
+            }
         }
         found.insert(found.end(), context.orphans.begin(), context.orphans.end());
         context.orphans.clear();
@@ -86,6 +89,10 @@ StreamPtr find_stream(const Call& frame, CUstream handle) {
 }
 
 OperationPtr enqueue(Call& frame, const StreamPtr& stream, Work work) {
+    bool orders_launches = work.type == NODE_MEMCPY || work.type == NODE_MEMSET || work.type == NODE_HOST;
+    if (orders_launches) {
+        stream->last_launch.reset();
+    }
     auto shared = std::make_shared<const Work>(std::move(work));
     if (stream->capture) {
         add_to_capture(*stream, shared);
@@ -116,7 +123,18 @@ void wait_for(Call& frame, const OperationPtr& operation) {
 }
 
 void wait_for(Call& frame, const StreamPtr& stream) {
+    stream->last_launch.reset();
     wait_for(frame, OperationPtr(stream->last));
+}
+
+void wait_for_all(Call& frame) {
+    Context& context = *frame.context;
+    for (const StreamPtr& stream : streams_of(context)) {
+        stream->last_launch.reset();
+    }
+    context.legacy_stream->last_launch.reset();
+    state().queue.finish_all(frame.lock, context);
+    require_healthy(context);
 }
 
 extern "C" {

@@ -25,4 +25,7 @@ void wait_for(Call& frame, const OperationPtr& operation);
 // All that a stream still has to do.
 void wait_for(Call& frame, const StreamPtr& stream);
 
+// All that the context still has to do.
+void wait_for_all(Call& frame);
+
 }  // namespace driver

@@ -18,7 +18,7 @@ namespace {
 
 constexpr uint64_t page_bytes = 1024;
 constexpr size_t kept_pages = 16 * 1024;      // from one launch to the next
-constexpr size_t max_pages = 128 * 1024;      // 128 MiB touched by one launch cost 5 GiB; more goes unchecked
+constexpr size_t max_pages = 128 * 1024;      // 128 MiB touched cost 5 GiB, 8 with early launches; more goes unchecked
 
 // Who accessed a byte last. Clusters count from 1.
 struct Party {
@@ -34,19 +34,64 @@ struct Cell {
     bool written_atomic = false;
 };
 
+// Of the launches that may still be running, those that accessed a byte last.
+struct CellBefore {
+    uint64_t writer = 0;
+    uint64_t reader = 0;
+    Place write_place = 0;
+    Place read_place = 0;
+};
+
 struct Page {
     uint64_t launch = 0;
     std::array<Cell, page_bytes> cells;
+    std::unique_ptr<std::array<CellBefore, page_bytes>> before;  // null: none of them accessed it
 };
 
 std::unordered_map<uint64_t, std::unique_ptr<Page>> pages;
 std::unordered_map<uint64_t, std::map<uint64_t, Clock>> handed_on;  // by address, then by cluster
 uint64_t launch_number;
+const Launch* running_launch;
 Page* last_page;
 uint64_t last_page_number;
 Allocation last_allocation;
 uint64_t last_generation;
 uint64_t coin;
+
+// Null unless the launch of that number may still be running.
+const LaunchRun* running_before(uint64_t number) {
+    for (const std::shared_ptr<const LaunchRun>& run : running_launch->before) {
+        if (run->number == number) {
+            return run.get();
+        }
+    }
+    return nullptr;
+}
+
+// The cells become those of the launch that runs now.
+void turn(Page& page) {
+    if (running_launch->before.empty()) {
+        page.before = nullptr;
+    } else if (running_before(page.launch) != nullptr) {
+        if (page.before == nullptr) {
+            page.before = std::make_unique<std::array<CellBefore, page_bytes>>();
+        }
+        for (size_t i = 0; i < page_bytes; i++) {
+            const Cell& cell = page.cells[i];
+            CellBefore& before = (*page.before)[i];
+            if (cell.writer.cluster != 0) {
+                before.writer = page.launch;
+                before.write_place = cell.writer.place;
+            }
+            if (cell.reader.cluster != 0) {
+                before.reader = page.launch;
+                before.read_place = cell.reader.place;
+            }
+        }
+    }
+    page.launch = launch_number;
+    page.cells.fill(Cell());
+}
 
 Page* page_of(DeviceAddress address) {
     uint64_t number = address / page_bytes;
@@ -62,8 +107,7 @@ Page* page_of(DeviceAddress address) {
         page = std::make_unique<Page>();
     }
     if (page->launch != launch_number) {
-        page->launch = launch_number;
-        page->cells.fill(Cell());
+        turn(*page);
     }
     last_page = page.get();
     last_page_number = number;
@@ -96,6 +140,26 @@ std::string name_of_party(const Party& party) {
     fail_access(access, text("race on device memory %s: %s after %s by %s%s%s, and nothing orders the two",
                              describe_address(address, 1).c_str(), access.what, earlier, name_of_party(party).c_str(),
                              where.empty() ? "" : " at ", where.c_str()));
+}
+
+[[noreturn]] void overlap(const Access& access, DeviceAddress address, const char* earlier, const LaunchRun& run,
+                          Place place) {
+    std::string where = name_of(place);
+    fail_access(access, text("race on device memory %s: %s after %s by kernel %s%s%s, a launch in front of this one that "
+                             "may still be running: griddepcontrol.wait comes before it",
+                             describe_address(address, 1).c_str(), access.what, earlier, run.kernel->name,
+                             where.empty() ? "" : " at ", where.c_str()));
+}
+
+// An access that no griddepcontrol.wait comes before. Atomics of two launches, too, must not mix.
+void check_before(const Access& access, const CellBefore& before, DeviceAddress address) {
+    if (const LaunchRun* writer = running_before(before.writer)) {
+        overlap(access, address, "a store", *writer, before.write_place);
+    }
+    const LaunchRun* reader = access.write ? running_before(before.reader) : nullptr;
+    if (reader != nullptr) {
+        overlap(access, address, "a load", *reader, before.read_place);
+    }
 }
 
 void check_cell(const Access& access, Cell& cell, DeviceAddress address) {
@@ -142,11 +206,15 @@ void check_unwritten(const Access& access, DeviceAddress address, size_t bytes) 
 
 }  // namespace
 
-void start_global_cells() {
+void start_global_cells(const Launch& launch) {
     launch_number++;
+    running_launch = &launch;
+    if (launch.run != nullptr) {
+        launch.run->number = launch_number;
+    }
     handed_on.clear();
     last_page = nullptr;
-    if (pages.size() > kept_pages) {
+    if (pages.size() > kept_pages && launch.before.empty()) {
         pages.clear();
     }
 }
@@ -159,6 +227,9 @@ void global_access(const Access& access, const void* pointer, size_t bytes) {
     }
     for (size_t i = 0; i < bytes; i++) {
         Page* page = page_of(address + i);
+        if (page != nullptr && page->before != nullptr && !access.agent.seen.waited()) {
+            check_before(access, (*page->before)[(address + i) % page_bytes], address + i);
+        }
         if (page != nullptr) {
             check_cell(access, page->cells[(address + i) % page_bytes], address + i);
         }

@@ -21,6 +21,7 @@ namespace {
 constexpr uint64_t max_grid_x = 0x7fffffff;
 constexpr uint64_t max_grid_yz = 65535;
 constexpr unsigned max_block_z = 64;
+constexpr size_t max_running_grids = 128;
 constexpr size_t params_alignment = 128;  // a tensor map parameter needs 64
 
 std::atomic<int> num_workers{1};
@@ -179,6 +180,20 @@ std::string refusal(const Launch& launch) {
     return {};
 }
 
+// Where the one in front was early too, those which that one may run beside may still be running as well.
+void place_behind(const Launch* last, Launch& launch) {
+    launch.run = std::make_shared<LaunchRun>(LaunchRun{launch.kernel});
+    launch.before.clear();
+    if (!launch.early || last == nullptr) {
+        return;
+    }
+    launch.before = last->before;
+    launch.before.push_back(last->run);
+    if (launch.before.size() > max_running_grids) {
+        launch.before.erase(launch.before.begin());
+    }
+}
+
 std::string run(const Launch& launch) {
     std::string refused = refusal(launch);
     if (!refused.empty()) {
@@ -193,7 +208,7 @@ std::string run(const Launch& launch) {
     Schedule order = schedule();
     uint64_t num_clusters = launch.grid.count() / launch.cluster.count();
     GridRun grid{launch, params.data(), order, num_clusters, ClusterOrder(order, num_clusters)};
-    start_global_cells();
+    start_global_cells(launch);
     std::vector<std::thread> helpers;
     for (int i = 1; i < num_workers && uint64_t(i) < num_clusters; i++) {
         helpers.emplace_back([&grid] { work(grid); });

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -51,6 +52,12 @@ const std::vector<const Constant*>& constants();
 void add_kernel(const Kernel* kernel);
 void add_constant(const Constant* constant);
 
+// One launch as those after it know it. The number is that of its last run: a captured launch runs many times.
+struct LaunchRun {
+    const Kernel* kernel = nullptr;
+    uint64_t number = 0;
+};
+
 struct Launch {
     const Kernel* kernel = nullptr;
     Dim3 grid;
@@ -58,7 +65,16 @@ struct Launch {
     Dim3 cluster;  // blocks per cluster, 1 to 16 in all; grid is a multiple of it
     uint32_t dynamic_shared = 0;
     std::vector<std::byte> params;
+
+    // Programmatic stream serialisation: it may start before those in front of it have ended, of which the oldest waited
+    // for all before. Here they have ended all the same; the race build finds what would go wrong if they had not.
+    bool early = false;
+    std::vector<std::shared_ptr<const LaunchRun>> before;
+    std::shared_ptr<LaunchRun> run;
 };
+
+// Before the launch runs: what is in front of it in its stream. Null: no launch, or one that has ended for certain.
+void place_behind(const Launch* last, Launch& launch);
 
 // What the driver refuses before anything runs: empty if the launch is possible, else the reason.
 std::string refusal(const Launch& launch);

@@ -55,8 +55,9 @@ void setmaxnreg_dec(Site site = Site::here()) {
     set_registers(false, REGISTERS, site);
 }
 
-// Grids run one after another here: what a kernel may read only after grid_dependency_wait is there from the start.
-inline void grid_dependency_wait() {}
+// Grids run one after another here: what a kernel may read only after grid_dependency_wait is there from the start, and
+// the race build reports who does not wait for it. Nothing comes of grid_dependency_launch.
+void grid_dependency_wait(Site site = Site::here());
 inline void grid_dependency_launch() {}
 
 uint32_t cluster_rank();

@@ -1,4 +1,4 @@
-// elect, clusters and distributed shared memory.
+// elect, clusters, distributed shared memory, and grids that depend on others.
 
 #include <cstring>
 
@@ -29,6 +29,13 @@ void cluster_arrive_relaxed(Site site) { emulator::cluster_arrive(site, false); 
 void cluster_wait(Site site) {
     emulator::cluster_wait(site, true);
     own_copies().cluster_epoch++;
+}
+
+void grid_dependency_wait(Site site) {
+    current_thread->site = site;
+    current_block().waited = true;
+    wait_for_grids(running_agent());
+    maybe_preempt();
 }
 
 uint32_t cluster_load_u32(uint32_t address, Site site) {

@@ -67,6 +67,8 @@ void memory_fence(Agent& agent) {
     agent.seen.join(agent.pending);
 }
 
+void wait_for_grids(Agent& agent) { agent.seen.wait_for_grids(); }
+
 void shared_read(Agent& agent, uint32_t address, size_t bytes, Proxy proxy, const char* what, Site site) {
     access_shared(access_by(agent, false, proxy, what, site), address, bytes);
 }
@@ -134,6 +136,7 @@ void start_agent(Agent&, uint32_t) {}
 void start_async_agent(Agent&, Agent&) {}
 void proxy_fence(Agent&) {}
 void memory_fence(Agent&) {}
+void wait_for_grids(Agent&) {}
 
 void shared_read(Agent&, uint32_t address, size_t bytes, Proxy, const char* what, Site site) {
     check_shared(address, bytes, what, site);

@@ -40,6 +40,11 @@ public:
     void advance(uint32_t agent, uint32_t step);  // at least this step of that agent
     void join(const Clock& other);
     void join_other(uint64_t cluster, const Clock& theirs);
+
+    // Whether a griddepcontrol.wait is part of it, by whomever: the launches before this one have ended.
+    bool waited() const { return waited_; }
+    void wait_for_grids() { waited_ = true; }
+
     void drop_others() { others_ = nullptr; }
     bool empty() const { return table_ == nullptr && own_step_ == 0 && others_ == nullptr; }
 
@@ -52,6 +57,7 @@ private:
     Table table_;
     uint32_t own_agent_ = 0;  // one agent whose step is newer than in the table: itself, most of the time
     uint32_t own_step_ = 0;
+    bool waited_ = false;
     Others others_;
 };
 
@@ -66,6 +72,7 @@ private:
     std::vector<uint32_t> steps_;
     Clock::Table last_table_;  // added already
     Clock::Others others_;
+    bool waited_ = false;
     mutable Clock result_;
     mutable bool fresh_ = false;
 };
@@ -75,7 +82,7 @@ struct Agent {
     uint32_t step = 1;
     Clock seen;      // what happened before now
     Clock fenced;    // of that, what a fence.proxy.async has made visible to the asynchronous proxy
-    Clock released;  // what happened before the last __threadfence: what this thread's atomics hand on
+    Clock released;  // what happened before a __threadfence of this thread, or of one it knows of: its atomics hand it on
     Clock pending;   // what atomics brought in, to be seen after the next __threadfence
 
     // What follows is not part of what has been handed on.
@@ -92,6 +99,7 @@ public:
 private:
     ClockSum seen_;
     ClockSum fenced_;
+    ClockSum released_;
 };
 
 #else
@@ -121,6 +129,9 @@ void proxy_fence(Agent& agent);
 
 // __threadfence and its kin.
 void memory_fence(Agent& agent);
+
+// griddepcontrol.wait: what the launches before this one did has happened, for whoever learns of it.
+void wait_for_grids(Agent& agent);
 
 // Accesses by instructions that the compiler's instrumentation does not see. Shared addresses are those of
 // shared_address (block.h); every function fails with a located message if the bytes are out of bounds, were never

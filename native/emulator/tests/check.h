@@ -79,7 +79,7 @@ private:
 };
 
 template <auto function, class... Values>
-std::string run(const Shape& shape, const Values&... values) {
+emulator::Launch launch_of(const Shape& shape, const Values&... values) {
     static const emulator::Kernel kernel = emulator::KernelOf<function>::describe("checked", __FILE__, 0);
     emulator::Launch launch;
     launch.kernel = &kernel;
@@ -88,8 +88,41 @@ std::string run(const Shape& shape, const Values&... values) {
     launch.cluster = shape.cluster;
     launch.dynamic_shared = shape.shared;
     launch.params = emulator::KernelOf<function>::pack(values...);
-    return emulator::run(launch);
+    return launch;
 }
+
+template <auto function, class... Values>
+std::string run(const Shape& shape, const Values&... values) {
+    return emulator::run(launch_of<function>(shape, values...));
+}
+
+// Launches one after another, as in a stream: the early ones may overlap with those in front of them.
+class Stream {
+public:
+    template <auto function, class... Values>
+    std::string run(const Shape& shape, const Values&... values) {
+        return next<function>(false, shape, values...);
+    }
+
+    template <auto function, class... Values>
+    std::string run_early(const Shape& shape, const Values&... values) {
+        return next<function>(true, shape, values...);
+    }
+
+private:
+    template <auto function, class... Values>
+    std::string next(bool early, const Shape& shape, const Values&... values) {
+        emulator::Launch launch = launch_of<function>(shape, values...);
+        launch.early = early;
+        emulator::place_behind(any_ ? &last_ : nullptr, launch);
+        last_ = launch;
+        any_ = true;
+        return emulator::run(launch);
+    }
+
+    emulator::Launch last_;
+    bool any_ = false;
+};
 
 // Every policy with every timing of asynchronous operations, with two seeds, without and with preemption.
 inline std::vector<emulator::Schedule> all_schedules() {

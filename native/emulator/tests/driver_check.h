@@ -87,6 +87,17 @@ Result launch(CUfunction function, unsigned grid, unsigned block, CUstream strea
     return cuLaunchKernel(function, grid, 1, 1, block, 1, 1, 0, stream, pointers, nullptr);
 }
 
+// With PROGRAMMATIC_STREAM_SERIALIZATION of that value.
+template <class... Params>
+Result launch_early(CUfunction function, int value, CUstream stream, Params... params) {
+    void* pointers[] = {&params..., nullptr};
+    CUlaunchAttribute attribute = {};
+    attribute.id = LAUNCH_PROGRAMMATIC_STREAM_SERIALIZATION;
+    attribute.value.number = value;
+    CUlaunchConfig config = {1, 1, 1, 128, 1, 1, 0, stream, &attribute, 1};
+    return cuLaunchKernelEx(&config, function, pointers, nullptr);
+}
+
 inline CUdeviceptr ints(size_t count, int value) {
     CUdeviceptr address = 0;
     OK(cuMemAlloc_v2(&address, count * sizeof(int)));

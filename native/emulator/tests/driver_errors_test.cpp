@@ -121,7 +121,7 @@ void launches_areChecked() {
 }
 
 void extended_launchesAreChecked() {
-    CUfunction function = kernel("scale_add");
+    CUfunction function = kernel("scale_add_waiting");
     CUdeviceptr data = ints(64, 1);
     int count = 64;
     int number = 2;

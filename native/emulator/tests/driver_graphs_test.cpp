@@ -78,6 +78,34 @@ void replays_followEachOtherAndTheStream() {
     REQUIRE(first_of(data) == 8700);
 }
 
+// The edge between the two is a programmatic one, in each replay.
+void early_launchesAreReplayed() {
+    CUfunction function = kernel("scale_add");
+    CUdeviceptr data = ints(1, 1);
+    CUstream stream = new_stream();
+    CUgraph graphs[2] = {};
+    CUfunction hasty = kernel("scale_add_hasty");
+    CUfunction functions[] = {kernel("scale_add_waiting"), hasty};
+    for (int i = 0; i < 2; i++) {
+        OK(cuStreamBeginCapture_v2(stream, CAPTURE_GLOBAL));
+        OK(scale(function, data, stream, 2, 1));
+        OK(launch_early(functions[i], 1, stream, data, 1, 10, 0));
+        OK(cuStreamEndCapture(stream, &graphs[i]));
+    }
+    CUgraphExec exec = instantiate(graphs[0]);
+    for (int round = 0; round < 3; round++) {
+        OK(cuGraphLaunch(exec, stream));
+    }
+    OK(launch_early(hasty, 1, stream, data, 1, 1, 0));
+    OK(cuStreamSynchronize(stream));
+    REQUIRE(first_of(data) == 12210);
+    OK(cuGraphLaunch(instantiate(graphs[1]), stream));
+    if (emulator::has_shadow) {
+        EXPECT(CUDA_ERROR_LAUNCH_FAILED, cuStreamSynchronize(stream));
+        REQUIRE_TEXT(CUDA_ERROR_LAUNCH_FAILED, "griddepcontrol.wait comes before it");
+    }
+}
+
 // fork by an event, work in two streams, join by an event
 void second_streamJoinsByEvents() {
     CUfunction function = kernel("scale_add");
@@ -228,6 +256,7 @@ int main() {
     std::vector<Test> tests;
     add(tests, in_every_timing("replay_seesChangedMemory", replay_seesChangedMemory));
     add(tests, in_every_timing("replays_followEachOtherAndTheStream", replays_followEachOtherAndTheStream));
+    add(tests, in_every_timing("early_launchesAreReplayed", early_launchesAreReplayed));
     add(tests, in_every_timing("second_streamJoinsByEvents", second_streamJoinsByEvents));
     add(tests, in_every_timing("unjoined_captureIsRefused", unjoined_captureIsRefused));
     add(tests, in_every_timing("unsafe_callsEndTheCapture", unsafe_callsEndTheCapture));

@@ -30,6 +30,80 @@ void one_stream_keepsOrder() {
     REQUIRE(read(data)[count - 1] == 44);
 }
 
+Result scale_early(const char* name, CUdeviceptr data, CUstream stream, int value = 1) {
+    return launch_early(kernel(name), value, stream, data, 1, 10, 1);
+}
+
+// Only the race build knows what an early launch must not touch; all know that it has to wait.
+void require_overlap(CUstream stream) {
+    if (emulator::has_shadow) {
+        EXPECT(CUDA_ERROR_LAUNCH_FAILED, cuStreamSynchronize(stream));
+        REQUIRE_TEXT(CUDA_ERROR_LAUNCH_FAILED, "scale_add_hasty, driver_test_kernels.h");
+        REQUIRE_TEXT(CUDA_ERROR_LAUNCH_FAILED, "a store by kernel scale_add at");
+        REQUIRE_TEXT(CUDA_ERROR_LAUNCH_FAILED, "griddepcontrol.wait comes before it");
+    }
+}
+
+void early_launchKeepsOrder() {
+    CUdeviceptr data = ints(count, 1);
+    CUstream stream = new_stream();
+    scale(data, stream, 3, 1);
+    OK(scale_early("scale_add_waiting", data, stream));
+    OK(scale_early("scale_add_waiting", data, stream));
+    OK(cuStreamSynchronize(stream));
+    REQUIRE(read(data)[0] == 411);
+    REQUIRE(read(data)[1] == 4);
+}
+
+void early_launchOverlaps() {
+    CUdeviceptr data = ints(count, 1);
+    CUstream stream = new_stream();
+    scale(data, stream, 3, 1);
+    OK(scale_early("scale_add_hasty", data, stream));
+    require_overlap(stream);
+}
+
+void early_launchOverlapsAcrossAnEvent() {
+    CUdeviceptr data = ints(count, 1);
+    CUdeviceptr other = ints(count, 1);
+    CUstream stream = new_stream();
+    scale(data, stream, 3, 1);
+    OK(cuEventRecord(new_event(), stream));
+    OK(scale_early("scale_add_waiting", other, stream));
+    OK(scale_early("scale_add_hasty", data, stream));
+    require_overlap(stream);
+}
+
+// Ordinary launches, copies, fills, other streams and the host's waiting leave nothing that could still be running.
+void early_launchAfterTheEnd() {
+    CUdeviceptr data = ints(count, 1);
+    CUdeviceptr other = ints(count, 1);
+    CUstream stream = new_stream();
+    OK(scale_early("scale_add_hasty", data, stream));
+    OK(cuMemsetD32Async(other, 7, 1, stream));
+    OK(scale_early("scale_add_hasty", data, stream));
+    scale(other, stream, 1, 1);
+    OK(scale_early("scale_add_hasty", data, stream));
+    OK(cuStreamSynchronize(stream));
+    OK(scale_early("scale_add_hasty", data, stream));
+    OK(cuCtxSynchronize());
+    OK(scale_early("scale_add_hasty", data, stream));
+    OK(scale_early("scale_add_hasty", data, stream, 0));
+    OK(cuCtxSynchronize());
+    OK(scale_early("scale_add_hasty", data, new_stream()));
+    OK(cuCtxSynchronize());
+}
+
+void early_launchMustWait() {
+    CUdeviceptr data = ints(count, 1);
+    CUstream stream = new_stream();
+    OK(scale_early("scale_add", data, stream, 0));
+    OK(cuStreamSynchronize(stream));
+    OK(scale_early("scale_add", data, stream));
+    EXPECT(CUDA_ERROR_LAUNCH_FAILED, cuStreamSynchronize(stream));
+    REQUIRE_TEXT(CUDA_ERROR_LAUNCH_FAILED, "kernel scale_add: block (0,0,0) of an early launch ends without");
+}
+
 void event_ordersTwoStreams() {
     CUdeviceptr data = ints(count, 1);
     CUstream first = new_stream();
@@ -278,6 +352,11 @@ void host_functionRunsInOrder() {
 int main() {
     std::vector<Test> tests;
     add(tests, in_every_timing("one_stream_keepsOrder", one_stream_keepsOrder));
+    add(tests, in_every_timing("early_launchKeepsOrder", early_launchKeepsOrder));
+    add(tests, in_every_timing("early_launchOverlaps", early_launchOverlaps));
+    add(tests, in_every_timing("early_launchOverlapsAcrossAnEvent", early_launchOverlapsAcrossAnEvent));
+    add(tests, in_every_timing("early_launchAfterTheEnd", early_launchAfterTheEnd));
+    add(tests, in_every_timing("early_launchMustWait", early_launchMustWait));
     add(tests, in_every_timing("event_ordersTwoStreams", event_ordersTwoStreams));
     add(tests, in_every_timing("event_waitsForTheRecordThatWas", event_waitsForTheRecordThatWas));
     add(tests, in_every_timing("unrecorded_eventIsNoObstacle", unrecorded_eventIsNoObstacle));

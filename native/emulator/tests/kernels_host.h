@@ -44,9 +44,9 @@ inline unsigned blocks(const std::string& kernel, long long items) {
     return static_cast<unsigned>((items + per_block - 1) / per_block);
 }
 
-// Runs a kernel; empty, or what went wrong. Arguments must have the parameters' sizes. An empty grid is not launched.
+// Makes a launch of a kernel; empty, or what is wrong. Arguments must have the parameters' sizes.
 template <class... Arguments>
-std::string launch(const std::string& name, emulator::Dim3 grid, const Arguments&... arguments) {
+std::string prepare(emulator::Launch& launch, const std::string& name, emulator::Dim3 grid, const Arguments&... arguments) {
     const emulator::Kernel* kernel = emulator::find_kernel(name.c_str());
     if (kernel == nullptr) {
         return "no kernel " + name;
@@ -54,11 +54,7 @@ std::string launch(const std::string& name, emulator::Dim3 grid, const Arguments
     if (kernel->num_params != static_cast<int>(sizeof...(Arguments))) {
         return name + " has " + std::to_string(kernel->num_params) + " parameters";
     }
-    if (grid.count() == 0) {
-        return "";
-    }
     LaunchInfo info = launch_info(name);
-    emulator::Launch launch;
     launch.kernel = kernel;
     launch.grid = grid;
     launch.block = emulator::Dim3(static_cast<unsigned>(info.threads));
@@ -75,8 +71,36 @@ std::string launch(const std::string& name, emulator::Dim3 grid, const Arguments
         std::memcpy(launch.params.data() + kernel->param_offset(index++), value, bytes);
     };
     (pack(&arguments, sizeof(Arguments)), ...);
-    return why.empty() ? emulator::run(launch) : why;
+    return why;
 }
+
+// Runs a kernel; empty, or what went wrong. An empty grid is not launched.
+template <class... Arguments>
+std::string launch(const std::string& name, emulator::Dim3 grid, const Arguments&... arguments) {
+    emulator::Launch launch;
+    std::string why = prepare(launch, name, grid, arguments...);
+    return why.empty() && grid.count() > 0 ? emulator::run(launch) : why;
+}
+
+// Kernels one after the other, of which all but the first may start before the one in front of them has ended.
+class Stream {
+public:
+    template <class... Arguments>
+    std::string run(const std::string& name, emulator::Dim3 grid, const Arguments&... arguments) {
+        emulator::Launch launch;
+        std::string why = prepare(launch, name, grid, arguments...);
+        if (!why.empty()) {
+            return why;
+        }
+        launch.early = last_.kernel != nullptr;
+        emulator::place_behind(launch.early ? &last_ : nullptr, launch);
+        last_ = launch;
+        return emulator::run(launch);
+    }
+
+private:
+    emulator::Launch last_;
+};
 
 // Elements on the device. Begins some bytes behind an aligned address, where that is asked for, and ends where the
 // allocation ends, so that reading beyond is seen.

@@ -67,6 +67,33 @@
 #undef PLANTED
 #undef PLANTED_KERNEL
 
+#define PLANTED_KERNEL PLANTED_NAME(early_product_sm90, PLANTED)
+#define PLANTED 0
+#include "planted/early_product_sm90.cuh"
+#undef PLANTED
+#define PLANTED 1
+#include "planted/early_product_sm90.cuh"
+#undef PLANTED
+#define PLANTED 2
+#include "planted/early_product_sm90.cuh"
+#undef PLANTED
+#define PLANTED 3
+#include "planted/early_product_sm90.cuh"
+#undef PLANTED
+#define PLANTED 4
+#include "planted/early_product_sm90.cuh"
+#undef PLANTED
+#define PLANTED 5
+#include "planted/early_product_sm90.cuh"
+#undef PLANTED
+#define PLANTED 6
+#include "planted/early_product_sm90.cuh"
+#undef PLANTED
+#define PLANTED 7
+#include "planted/early_product_sm90.cuh"
+#undef PLANTED
+#undef PLANTED_KERNEL
+
 namespace {
 
 using check::Buffer;
@@ -200,6 +227,53 @@ std::string run_stored(int number) {
     return error;
 }
 
+// x = in + what y was before
+__global__ void add_residual(const float* in, const float* y, float* x) {
+    x[threadIdx.x] = in[threadIdx.x] + y[threadIdx.x % 64];
+}
+
+std::vector<float> small_floats(size_t count, uint32_t seed) {
+    emulator::Random random(seed);
+    std::vector<float> values(count);
+    for (float& value : values) {
+        value = float(int(random.below(9)) - 4);
+    }
+    return values;
+}
+
+// 64 outputs, 128 inputs in two slices. The launch in front reads y, which the product replaces.
+std::string run_early(int number) {
+    constexpr int outputs = 64;
+    constexpr int inputs = 128;
+    const Buffer<float> in(small_floats(inputs, 7));
+    const Buffer<float> weight(small_floats(outputs * inputs, 8));
+    const Buffer<float> y(small_floats(outputs, 9));
+    const std::vector<float> y_before = small_floats(outputs, 9);
+    const Buffer<float> x(size_t{inputs});
+    const Buffer<float> parts(size_t{2 * outputs});
+    const Buffer<unsigned> arrivals(std::vector<unsigned>(2, 0));
+    emulator::Launch front = check::launch_of<add_residual>({1, inputs}, in.data(), y.data(), x.data());
+    emulator::place_behind(nullptr, front);
+    emulator::Launch product = launch_of(
+        "early_product_sm90", number, {{2, 2}, 64, 33 * 256},
+        emulator::KernelOf<early_product_sm90_planted_0>::pack(weight.data(), x.data(), parts.data(), arrivals.data(),
+                                                               y.data(), inputs));
+    product.early = true;
+    emulator::place_behind(&front, product);
+    std::string error = emulator::run(front);
+    if (error.empty()) {
+        error = emulator::run(product);
+    }
+    for (size_t output = 0; output < outputs && error.empty(); output++) {
+        float expected = 0;
+        for (size_t i = 0; i < inputs; i++) {
+            expected += weight[output * inputs + i] * (in[i] + y_before[i % 64]);
+        }
+        error = wrong("y", 0, output, y[output], expected);
+    }
+    return error;
+}
+
 enum class Caught { in_both_builds, in_race_build };
 
 // A mistake is caught if some of the 30 schedules ends with an error or with a wrong result.
@@ -228,6 +302,7 @@ int main() {
     check::passes_always("grouped_gemm_mma", [] { return run_grouped(0); });
     check::passes_always("gemm_sm90", [] { return run_sm90(0); });
     check::passes_always("stored_tiles_sm90", [] { return run_stored(0); });
+    check::passes_always("early_product_sm90", [] { return run_early(0); });
 
     const Caught both = Caught::in_both_builds;
     const Caught race = Caught::in_race_build;
@@ -245,5 +320,12 @@ int main() {
     catches("missing fence.proxy.async before wgmma", race, [] { return run_stored(1); });
     catches("missing fence.proxy.async before a TMA store", race, [] { return run_stored(2); });
     catches("tile written before the TMA store has read it", both, [] { return run_stored(3); });
+    catches("early launch without griddepcontrol.wait", both, [] { return run_early(1); });
+    catches("griddepcontrol.wait in the warp that does not load", race, [] { return run_early(2); });
+    catches("store before griddepcontrol.wait", race, [] { return run_early(3); });
+    catches("bulk load before griddepcontrol.wait", race, [] { return run_early(4); });
+    catches("no fence before the arrival", race, [] { return run_early(5); });
+    catches("no fence after the arrival", race, [] { return run_early(6); });
+    catches("no __syncwarp after the arrival", race, [] { return run_early(7); });
     return check::result();
 }

@@ -10,7 +10,7 @@ set -euo pipefail
 # plant NAME FILE PROGRAM TEXT REPLACEMENT: replaces the first TEXT in a copy of FILE of ../kernels.
 plant() {
     local name=$1 file=$2 program=$3 text=$4 replacement=$5
-    local folder=$OUT/$name content op
+    local folder=$OUT/$name content op objects
     op=${program#kernels_}
     rm -rf "$folder"
     mkdir -p "$folder"
@@ -23,8 +23,11 @@ plant() {
     printf '%s\n' "${content/"$text"/"$replacement"}" >"$folder/kernels/$file"
     # shellcheck disable=SC2086  # several words
     $CXX -I"$folder/kernels" $FLAGS -c "$folder/kernels/$op.cu" -o "$folder/$op.o" || return 1
+    # Before the other kernels: of what they share in common/ the linker keeps the first copy.
+    objects=${OBJECTS/"$RACE/objects/kernels-$op.cu.o"/}
+    objects=${objects/"$RACE/objects/kernels-"/"$folder/$op.o $RACE/objects/kernels-"}
     # shellcheck disable=SC2086
-    $CXX -o "$folder/check" ${OBJECTS/"$RACE/objects/kernels-$op.cu.o"/"$folder/$op.o"} \
+    $CXX -o "$folder/check" $objects \
         "$RACE/objects/emulator-tests-$program.cpp.o" $LINK || return 1
     # The first that is caught suffices: grep then closes the pipe, which ends the program.
     { timeout 300 "$folder/check" 2>&1 || true; } | grep -m 1 '^FAILED' >"$folder/log" || true
@@ -52,10 +55,10 @@ check ties_take_the_higher_id common/rank.cuh kernels_route \
 check nan_is_selected common/rank.cuh kernels_route \
     'constexpr uint32_t kNan = 1;' 'constexpr uint32_t kNan = 0xfffffff0u;'
 check warps_share_their_keys route.cu kernels_route \
-    'keys_of_warps[threadIdx.x / 32], token' 'keys_of_warps[0], token'
-check group_out_by_one route.cu kernels_route \
+    'keys_of_warps[threadIdx.x / 32];' 'keys_of_warps[0];'
+check group_out_by_one common/route_select.cuh kernels_route \
     '(kept >> (id / width) & 1)' '(kept >> ((id + 1) / width) & 1)'
-check rows_handed_out_too_early sort_by_expert.cu kernels_sort_by_expert \
+check rows_handed_out_too_early common/expert_sort.cuh kernels_sort_by_expert \
     'int row = valid ? next[id] + peers.before : -1;
         __syncwarp();' 'int row = valid ? next[id] + peers.before : -1;'
 check table_read_before_it_is_zero sort_by_expert.cu kernels_sort_by_expert \
@@ -63,11 +66,11 @@ check table_read_before_it_is_zero sort_by_expert.cu kernels_sort_by_expert \
         }
         __syncthreads();' 'table[i] = 0;
         }'
-check slots_without_expert_scattered sort_by_expert.cu kernels_sort_by_expert \
+check slots_without_expert_scattered common/expert_sort.cuh kernels_sort_by_expert \
     'if (valid) {
             row_to_slot[row] = slot;' 'if (slot < run.to) {
             row_to_slot[row] = slot;'
-check sums_overwritten_too_early sort_by_expert.cu kernels_sort_by_expert \
+check sums_overwritten_too_early common/expert_sort.cuh kernels_sort_by_expert \
     'before += other < warp ? sum : 0;
         all += sum;
     }
@@ -76,6 +79,24 @@ check sums_overwritten_too_early sort_by_expert.cu kernels_sort_by_expert \
     }'
 check histogram_without_atomics sort_by_expert.cu kernels_sort_by_expert \
     'atomicAdd(&row[id], __popc(peers.lanes));' 'row[id] += __popc(peers.lanes);'
+check arrival_without_fence common/arrivals.cuh kernels_decode_route \
+    '__threadfence();
+    bool last' 'bool last'
+check counter_that_never_wraps common/arrivals.cuh kernels_decode_route \
+    'atomicInc(counter, count - 1)' 'atomicAdd(counter, 1u)'
+check one_share_added_twice decode_route.cu kernels_decode_route \
+    'part = on.part(share, token)' 'part = on.part(0, token)'
+check halves_of_a_load_mixed_up decode_route.cu kernels_decode_route \
+    'second[4] = {rows[i][0].z, rows[i][1].z, rows[i][0].w, rows[i][1].w}' \
+    'second[4] = {rows[i][0].w, rows[i][1].w, rows[i][0].z, rows[i][1].z}'
+check pieces_written_while_they_are_added decode_route.cu kernels_decode_route \
+    '// The pieces may be written anew.
+    __syncthreads();' ''
+check logits_routed_before_every_lane_sees_them decode_route.cu kernels_decode_route \
+    '// Every lane sees the logits.
+        __syncwarp();' ''
+check absent_tokens_routed decode_route.cu kernels_decode_route \
+    'if (index >= present)' 'if (index > present)'
 check rows_beyond_the_last_written permute.cu kernels_permute \
     'row >= max_rows || row >= *num_rows' 'row >= max_rows || row > *num_rows'
 check stage_read_before_it_is_there grouped_gemm_mma.cu kernels_grouped_gemm_mma \
@@ -112,6 +133,18 @@ check chunk_written_while_tma_reads_it common/wgmma_store.cuh kernels_grouped_ge
 check stage_returned_by_a_lane_ahead_of_its_warp grouped_gemm_sm90.cu kernels_grouped_gemm_sm90 \
     '__syncwarp();
         release' 'release'
+check decode_rows_not_shown_to_wgmma decode_sm90.cu kernels_decode_sm90 \
+    'ptx::fence_proxy_async();' ''
+check decode_copies_too_many_under_way decode_sm90.cu kernels_decode_sm90 \
+    'kUnderWay = kStages - 2' 'kUnderWay = kStages - 1'
+check decode_does_not_wait_for_the_router decode_sm90.cu kernels_decode_sm90 \
+    'ptx::grid_dependency_wait();' ''
+check decode_stage_read_before_it_landed decode_mma.cu kernels_decode_mma \
+    'ptx::cp_async_wait_group<kStages - 2>();' 'ptx::cp_async_wait_group<kStages - 1>();'
+check decode_parts_of_one_slice_too_few common/decode_sums.cuh kernels_decode_mma \
+    'int slice = 0; slice < slices' 'int slice = 1; slice < slices'
+check decode_rows_of_the_next_expert common/decode_units.cuh kernels_decode_mma \
+    'min(kRows, to - row)' 'kRows'
 wait
 failed=0
 for name in "${names[@]}"; do

@@ -167,6 +167,117 @@ __global__ void last_block_sums(int* partial, int* arrived, int* out) {
     }
 }
 
+enum Missing {
+    nothing,
+    first_fence,
+    fences_of_others,
+    first_barrier,
+    second_fence,
+    second_barrier,
+};
+
+// Every thread stores, the last block to arrive reads what the other threads of all blocks have stored. The counter
+// is 0 again for the next launch.
+__device__ void store_part(int* parts, int launch) {
+    parts[blockIdx.x * blockDim.x + threadIdx.x] = int(blockIdx.x) + launch;
+}
+
+__device__ int sum_of_parts(const int* parts) {
+    int sum = 0;
+    for (unsigned block = 0; block < gridDim.x; block++) {
+        sum += parts[block * blockDim.x + (threadIdx.x + 33) % blockDim.x];
+    }
+    return sum;
+}
+
+template <Missing missing>
+__global__ void last_to_arrive(int* parts, unsigned* arrivals, int* out, int launch) {
+    EMULATOR_SHARED(int, is_last, [1]);
+    store_part(parts, launch);
+    if (missing != first_fence && (missing != fences_of_others || threadIdx.x == 0)) {
+        __threadfence();
+    }
+    if (missing != first_barrier) {
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) {
+        is_last[0] = atomicInc(arrivals, gridDim.x - 1) == gridDim.x - 1;
+    }
+    if (missing != second_fence) {
+        __threadfence();
+    }
+    if (missing != second_barrier) {
+        __syncthreads();
+    }
+    if (is_last[0]) {
+        out[threadIdx.x] = sum_of_parts(parts);
+    }
+}
+
+// The same with the fences of one thread alone, which come after the barrier, and before the next one.
+template <Missing missing>
+__global__ void last_to_arrive_by_one(int* parts, unsigned* arrivals, int* out, int launch) {
+    EMULATOR_SHARED(int, is_last, [1]);
+    store_part(parts, launch);
+    if (missing != first_barrier) {
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) {
+        if (missing != first_fence) {
+            __threadfence();
+        }
+        is_last[0] = atomicInc(arrivals, gridDim.x - 1) == gridDim.x - 1;
+        if (missing != second_fence) {
+            __threadfence();
+        }
+    }
+    if (missing != second_barrier) {
+        __syncthreads();
+    }
+    if (is_last[0]) {
+        out[threadIdx.x] = sum_of_parts(parts);
+    }
+}
+
+template <auto kernel>
+std::string run_arrivals() {
+    Buffer<int> parts(8 * 64);
+    Buffer<unsigned> arrivals{0};
+    Buffer<int> out(64);
+    for (int launch = 0; launch < 3; launch++) {
+        std::string error = check::run<kernel>({8, 64}, parts.data(), arrivals.data(), out.data(), launch);
+        if (!error.empty()) {
+            return error;
+        }
+        for (size_t i = 0; i < 64; i++) {
+            if (out[i] != 28 + 8 * launch || arrivals[0] != 0) {
+                return emulator::text("sum %d, counter %u", out[i], arrivals[0]);
+            }
+        }
+    }
+    return "";
+}
+
+void check_arrivals() {
+    check::passes_always("the last to arrive goes on", run_arrivals<last_to_arrive<nothing>>);
+    check::passes_always("the same with fences of one thread", run_arrivals<last_to_arrive_by_one<nothing>>);
+    if (!check::is_race_build()) {
+        return;
+    }
+    const auto reports = [](const char* name, const char* expected, std::string (*once)()) {
+        check::reports_somewhere(std::string("the last to arrive: ") + name, expected, once);
+    };
+    reports("no fence before", "race on device memory", run_arrivals<last_to_arrive<first_fence>>);
+    reports("only one thread fences", "race on device memory", run_arrivals<last_to_arrive<fences_of_others>>);
+    reports("no barrier before", "race on device memory", run_arrivals<last_to_arrive<first_barrier>>);
+    reports("no fence after", "race on device memory", run_arrivals<last_to_arrive<second_fence>>);
+    reports("no barrier after", "is_last", run_arrivals<last_to_arrive<second_barrier>>);
+    reports("no fence of the one before", "race on device memory", run_arrivals<last_to_arrive_by_one<first_fence>>);
+    reports("no barrier before the one", "race on device memory", run_arrivals<last_to_arrive_by_one<first_barrier>>);
+    reports("no fence of the one after", "race on device memory", run_arrivals<last_to_arrive_by_one<second_fence>>);
+    reports("no barrier after the one", "is_last", run_arrivals<last_to_arrive_by_one<second_barrier>>);
+}
+
 void check_device_memory() {
     Buffer<int> out(std::vector<int>(65, 0));
     check::passes<neighbours>("neighbouring elements", {1, 64}, out.data());
@@ -292,6 +403,7 @@ int main() {
     check_shared();
     check_atomics();
     check_device_memory();
+    check_arrivals();
     check_async();
     check_places();
     return check::result();

@@ -142,7 +142,7 @@ final class CudaLaunchTest {
                 if (clusterX == 0) {
                     launch.run(blocks);
                 } else {
-                    launch.runCluster(blocks, 1, clusterX, true);
+                    launch.runCluster(blocks, 1, clusterX, false);
                 }
                 on.finish();
             }

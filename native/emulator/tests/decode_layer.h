@@ -1,11 +1,14 @@
-// The experts of the decode path, by wgmma and by mma.sync, against plain loops.
+// The experts of the decode path behind their router, as its check programs pose them, what plain loops make of them, and how both
+// are compared.
+#pragma once
+
 #include <memory>
 
 #include "common/decode_bank.cuh"
 #include "grouped_gemm_problem.h"
 #include "ptx_tensor_map.h"
 
-namespace {
+namespace decode_layer {
 
 using grouped_gemm::activate;
 using grouped_gemm::kClampedSwiglu;
@@ -61,7 +64,7 @@ struct Deal {
     std::string name() const { return to_string(blocks) + " blocks, slices by " + to_string(slices_per_unit); }
 };
 
-std::vector<int> choose(const Layer& layer, host::Numbers& numbers) {
+inline std::vector<int> choose(const Layer& layer, host::Numbers& numbers) {
     int experts = layer.experts + layer.identities;
     std::vector<int> ids;
     for (int token = 0; token < layer.tokens; token++) {
@@ -93,11 +96,10 @@ struct Sorted {
             }
             offsets.push_back(static_cast<int>(row_to_slot.size()));
         }
-        row_to_slot.resize(ids.size(), -1000000);
     }
 };
 
-std::vector<float> floats(int count, host::Numbers& numbers) {
+inline std::vector<float> floats(int count, host::Numbers& numbers) {
     std::vector<float> values(count);
     for (float& value : values) {
         value = static_cast<float>(numbers.normal());
@@ -129,6 +131,7 @@ struct Pass {
     Weights routed;
     Weights shared;
     Array<int> topk_ids;
+    Array<int> tokens_per_expert;
     Array<int> offsets;
     Array<int> row_to_slot;
     Array<int> slot_to_row;
@@ -148,9 +151,10 @@ struct Pass {
           routed(layer, layer.experts, layer.intermediate, type, numbers),
           shared(layer, 1, std::max(1, layer.shared), type, numbers),
           topk_ids(ids),
-          offsets(sorted.offsets),
-          row_to_slot(sorted.row_to_slot),
-          slot_to_row(sorted.slot_to_row),
+          tokens_per_expert(layer.experts + layer.identities),
+          offsets(sorted.offsets.size()),
+          row_to_slot(layer.slots()),
+          slot_to_row(layer.slots()),
           shared_offsets(std::vector<int>{0, layer.tokens}),
           weights(floats(layer.slots(), numbers)),
           shared_weights(floats(layer.tokens, numbers)),
@@ -187,11 +191,11 @@ struct Scratch {
     }
 };
 
-int ceil_div(int a, int b) { return (a + b - 1) / b; }
+inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
-int slices_of(int inputs) { return ceil_div(ceil_div(inputs, 64), 8); }
+inline int slices_of(int inputs) { return ceil_div(ceil_div(inputs, 64), 8); }
 
-DecodeBank bank_of(const Pass& pass, const Deal& deal, Scratch& scratch, const Floats& hidden, bool shared, bool down) {
+inline DecodeBank bank_of(const Pass& pass, const Deal& deal, Scratch& scratch, const Floats& hidden, bool shared, bool down) {
     const Layer& layer = pass.layer;
     const Weights& weights = shared ? pass.shared : pass.routed;
     int intermediate = shared ? layer.shared : layer.intermediate;
@@ -226,7 +230,7 @@ DecodeBank bank_of(const Pass& pass, const Deal& deal, Scratch& scratch, const F
     return bank;
 }
 
-ptx::TensorMap map_of(const DecodeBank& bank, Type type) {
+inline ptx::TensorMap map_of(const DecodeBank& bank, Type type) {
     uint64_t inputs = static_cast<uint64_t>(bank.inputs);
     uint64_t outputs = static_cast<uint64_t>(bank.outputs);
     uint64_t groups = static_cast<uint64_t>(bank.groups);
@@ -255,28 +259,31 @@ ptx::TensorMap map_of(const DecodeBank& bank, Type type) {
     return map;
 }
 
-bool suits_sm90(const Layer& layer) {
-    return layer.misaligned == 0 && layer.hidden % 8 == 0 && layer.intermediate % 8 == 0 && layer.shared % 8 == 0;
-}
-
-std::string kernel_name(const char* step, bool sm90, Type type) {
+inline std::string kernel_name(const char* step, bool sm90, Type type) {
     return std::string("decode_") + step + (sm90 ? "_sm90_" : "_mma_") + host::name_of(type);
 }
 
-std::string run_gate_up(const Pass& pass, bool sm90, const Deal& deal, Scratch& scratch, const Floats& hidden, const Floats& shared_hidden) {
+// What a router does last.
+inline std::string run_sort(const Pass& pass, host::Stream& stream) {
+    return stream.run("sort_by_expert_small", {1}, pass.topk_ids.input(), pass.tokens_per_expert.data(), pass.offsets.data(),
+                      pass.row_to_slot.data(), pass.slot_to_row.data(), pass.layer.slots(),
+                      pass.layer.experts + pass.layer.identities);
+}
+
+inline std::string run_gate_up(const Pass& pass, host::Stream& stream, bool sm90, const Deal& deal, Scratch& scratch, const Floats& hidden, const Floats& shared_hidden) {
     DecodeBank routed = bank_of(pass, deal, scratch, hidden, false, false);
     DecodeBank shared = bank_of(pass, deal, scratch, shared_hidden, true, false);
     std::string kernel = kernel_name("gate_up", sm90, pass.type);
     if (!sm90) {
-        return host::launch(kernel, {deal.blocks}, routed, shared);
+        return stream.run(kernel, {deal.blocks}, routed, shared);
     }
     ptx::TensorMap routed_map = map_of(routed, pass.type);
     ptx::TensorMap shared_map = shared.groups > 0 ? map_of(shared, pass.type) : routed_map;
     DecodePrefetch next = {pass.routed.down.data(), pass.layer.hidden, pass.layer.intermediate, 2, 0};
-    return host::launch(kernel, {deal.blocks}, routed_map, shared_map, routed, shared, next);
+    return stream.run(kernel, {deal.blocks}, routed_map, shared_map, routed, shared, next);
 }
 
-std::string run_down(const Pass& pass, bool sm90, const Deal& deal, Scratch& scratch, const Floats& hidden, const Floats& shared_hidden,
+inline std::string run_down(const Pass& pass, host::Stream& stream, bool sm90, const Deal& deal, Scratch& scratch, const Floats& hidden, const Floats& shared_hidden,
                      const Floats& y) {
     const Layer& layer = pass.layer;
     DecodeBank routed = bank_of(pass, deal, scratch, hidden, false, true);
@@ -300,14 +307,14 @@ std::string run_down(const Pass& pass, bool sm90, const Deal& deal, Scratch& scr
     combine.factor = 1.5f;
     std::string kernel = kernel_name("down", sm90, pass.type);
     if (!sm90) {
-        return host::launch(kernel, {deal.blocks}, routed, shared, combine);
+        return stream.run(kernel, {deal.blocks}, routed, shared, combine);
     }
     ptx::TensorMap routed_map = map_of(routed, pass.type);
     ptx::TensorMap shared_map = shared.groups > 0 ? map_of(shared, pass.type) : routed_map;
-    return host::launch(kernel, {deal.blocks}, routed_map, shared_map, routed, shared, combine);
+    return stream.run(kernel, {deal.blocks}, routed_map, shared_map, routed, shared, combine);
 }
 
-double dot(const Floats& x, size_t x_row, const Floats& weight, size_t weight_row, int inputs) {
+inline double dot(const Floats& x, size_t x_row, const Floats& weight, size_t weight_row, int inputs) {
     double sum = 0;
     for (int i = 0; i < inputs; i++) {
         sum += x.at(x_row * inputs + i) * weight.at(weight_row * inputs + i);
@@ -316,14 +323,14 @@ double dot(const Floats& x, size_t x_row, const Floats& weight, size_t weight_ro
 }
 
 // hidden of one bank: [rows, intermediate].
-std::vector<double> expected_hidden(const Pass& pass, bool shared) {
+inline std::vector<double> expected_hidden(const Pass& pass, bool shared) {
     const Layer& layer = pass.layer;
     const Weights& weights = shared ? pass.shared : pass.routed;
     int outputs = shared ? layer.shared : layer.intermediate;
     int rows = shared ? layer.tokens : pass.routed_rows();
     std::vector<double> hidden;
     for (int row = 0; row < rows; row++) {
-        int slot = shared ? row : pass.row_to_slot.at(row);
+        int slot = shared ? row : pass.sorted.row_to_slot[row];
         size_t token = shared ? row : slot / layer.top_k;
         size_t expert = shared ? 0 : pass.ids[slot];
         double weight = shared || !layer.weight_on_input ? 1 : pass.weights.at(slot);
@@ -340,7 +347,7 @@ std::vector<double> expected_hidden(const Pass& pass, bool shared) {
     return hidden;
 }
 
-std::vector<double> expected_y(const Pass& pass, const Floats& hidden, const Floats& shared_hidden) {
+inline std::vector<double> expected_y(const Pass& pass, const Floats& hidden, const Floats& shared_hidden) {
     const Layer& layer = pass.layer;
     std::vector<double> y;
     for (int token = 0; token < layer.tokens; token++) {
@@ -354,7 +361,7 @@ std::vector<double> expected_y(const Pass& pass, const Floats& hidden, const Flo
                     sum += weight * pass.identity.at(size_t(token) * layer.hidden + column);
                 } else if (id >= 0) {
                     size_t weight_row = size_t(id) * layer.hidden + column;
-                    double value = dot(hidden, pass.slot_to_row.at(slot), pass.routed.down, weight_row, layer.intermediate);
+                    double value = dot(hidden, pass.sorted.slot_to_row[slot], pass.routed.down, weight_row, layer.intermediate);
                     sum += weight * (value + (layer.biased ? pass.routed.down_bias.at(weight_row) : 0));
                 }
             }
@@ -373,13 +380,13 @@ std::vector<double> expected_y(const Pass& pass, const Floats& hidden, const Flo
     return y;
 }
 
-std::vector<unsigned char> bytes_of(const Floats& values, size_t count) {
+inline std::vector<unsigned char> bytes_of(const Floats& values, size_t count) {
     const unsigned char* bytes = static_cast<const unsigned char*>(values.data());
     return {bytes, bytes + count * host::bytes_of(values.type())};
 }
 
 // Every way of dealing gives the same bits; the first is compared with the plain loops, and run twice on the same counters.
-void check_family(const Pass& pass, bool sm90, const std::vector<Deal>& deals) {
+inline void check_family(const Pass& pass, bool sm90, const std::vector<Deal>& deals) {
     const Layer& layer = pass.layer;
     std::vector<unsigned char> hidden_bits;
     std::vector<unsigned char> y_bits;
@@ -390,7 +397,9 @@ void check_family(const Pass& pass, bool sm90, const std::vector<Deal>& deals) {
         Floats y(layer.y_type, size_t(layer.tokens) * layer.hidden);
         Scratch scratch;
         std::vector<double> want = expected_hidden(pass, false);
-        std::string why = run_gate_up(pass, sm90, deal, scratch, hidden, shared_hidden);
+        host::Stream stream;
+        std::string why = run_sort(pass, stream);
+        why = why.empty() ? run_gate_up(pass, stream, sm90, deal, scratch, hidden, shared_hidden) : why;
         why = why.empty() ? host::compare(hidden, want, 4.0 * layer.hidden + 16) : why;
         if (why.empty() && layer.shared > 0) {
             why = host::compare(shared_hidden, expected_hidden(pass, true), 4.0 * layer.hidden + 16);
@@ -405,7 +414,7 @@ void check_family(const Pass& pass, bool sm90, const std::vector<Deal>& deals) {
         std::vector<unsigned char> bits = bytes_of(hidden, want.size());
         hidden_bits = hidden_bits.empty() ? bits : hidden_bits;
         host::report("bits of gate_up " + name, bits == hidden_bits ? "" : "others than before");
-        why = run_down(pass, sm90, deal, scratch, hidden, shared_hidden, y);
+        why = run_down(pass, stream, sm90, deal, scratch, hidden, shared_hidden, y);
         why = why.empty() ? host::compare(y, expected_y(pass, hidden, shared_hidden), layer.top_k * layer.intermediate + layer.shared + 1) : why;
         if (why.empty() && !scratch.all_zero()) {
             why = "left counters that are not 0";
@@ -417,40 +426,33 @@ void check_family(const Pass& pass, bool sm90, const std::vector<Deal>& deals) {
     }
 }
 
-void check_layer(const Layer& layer, Type type) {
-    Pass pass(layer, type);
-    std::vector<Deal> deals = {{5, kUnsplit}, {3, 1}, {40, 2}};
-    check_family(pass, false, deals);
-    if (suits_sm90(layer)) {
-        check_family(pass, true, deals);
-    }
-}
-
-}  // namespace
-
-int main() {
-    std::vector<Layer> layers;
-    auto add = [&](Layer layer) { layers.push_back(layer); };
-    add({.tokens = 1, .experts = 8, .top_k = 2, .hidden = 64, .intermediate = 32});
-    add({.tokens = 1, .experts = 40, .top_k = 8, .hidden = 1160, .intermediate = 584, .shared = 64, .y_type = host::kBF16});
-    // Nobody chooses anything.
-    add({.tokens = 3, .experts = 4, .top_k = 1, .hidden = 136, .intermediate = 40, .missing = 100, .addend = true});
-    // Row tiles of every width, several of one expert, and more groups than a block has threads.
-    add({.tokens = 9, .experts = 3, .top_k = 2, .hidden = 600, .intermediate = 72, .kind = kClampedSwiglu, .biased = true, .crowd = 9});
-    add({.tokens = 20, .experts = 3, .top_k = 1, .hidden = 72, .intermediate = 520, .biased = true, .weight_on_input = true, .crowd = 17});
-    add({.tokens = 70, .experts = 4, .top_k = 2, .hidden = 80, .intermediate = 48, .crowd = 67, .missing = 10, .y_type = host::kF16});
-    add({.tokens = 33, .experts = 300, .top_k = 4, .hidden = 72, .intermediate = 24, .shared = 40, .biased = true, .shared_weights = true});
-    // Other activations, identity experts, the addend's forms.
-    add({.tokens = 4, .experts = 5, .top_k = 3, .hidden = 200, .intermediate = 104, .kind = kSilu, .identities = 3, .addend = true});
-    add({.tokens = 5, .experts = 5, .top_k = 3, .hidden = 136, .intermediate = 136, .kind = kRelu, .shared = 72, .biased = true, .identities = 2, .addend = true});
-    add({.tokens = 2, .experts = 6, .top_k = 6, .hidden = 64, .intermediate = 64, .kind = kSquaredRelu, .missing = 30});
-    add({.tokens = 3, .experts = 6, .top_k = 2, .hidden = 64, .intermediate = 64, .kind = kNone});
-    // What only mma.sync takes: sizes and addresses that are no multiple of 16 bytes.
-    add({.tokens = 3, .experts = 4, .top_k = 2, .hidden = 75, .intermediate = 37, .shared = 21, .biased = true, .addend = true});
-    add({.tokens = 11, .experts = 4, .top_k = 2, .hidden = 64, .intermediate = 48, .kind = kSilu, .misaligned = 1});
+inline void check_layers(bool sm90, const std::vector<Layer>& layers) {
     int round = 0;
     for (const Layer& layer : layers) {
-        check_layer(layer, grouped_gemm::kHalfTypes[round++ % 2]);
+        Pass pass(layer, grouped_gemm::kHalfTypes[round++ % 2]);
+        check_family(pass, sm90, {{5, kUnsplit}, {3, 1}, {40, 2}});
     }
-    return check::result();
 }
+
+// What both families take.
+inline std::vector<Layer> common_layers() {
+    return {
+        {.tokens = 1, .experts = 8, .top_k = 2, .hidden = 64, .intermediate = 32},
+        {.tokens = 1, .experts = 12, .top_k = 3, .hidden = 520, .intermediate = 520, .shared = 64, .y_type = host::kBF16},
+        {.tokens = 2, .experts = 4, .top_k = 1, .hidden = 1032, .intermediate = 16, .biased = true},
+        // Nobody chooses anything.
+        {.tokens = 3, .experts = 4, .top_k = 1, .hidden = 136, .intermediate = 40, .missing = 100, .addend = true},
+        // Row tiles of every width, several of one expert, and more groups than a block has threads.
+        {.tokens = 9, .experts = 3, .top_k = 2, .hidden = 600, .intermediate = 72, .kind = kClampedSwiglu, .biased = true, .crowd = 9},
+        {.tokens = 20, .experts = 3, .top_k = 1, .hidden = 72, .intermediate = 520, .biased = true, .weight_on_input = true, .crowd = 17},
+        {.tokens = 70, .experts = 4, .top_k = 2, .hidden = 80, .intermediate = 48, .crowd = 67, .missing = 10, .y_type = host::kF16},
+        {.tokens = 33, .experts = 300, .top_k = 4, .hidden = 72, .intermediate = 24, .shared = 40, .biased = true, .shared_weights = true},
+        // Other activations, identity experts, the addend's forms.
+        {.tokens = 4, .experts = 5, .top_k = 3, .hidden = 200, .intermediate = 104, .kind = kSilu, .identities = 3, .addend = true},
+        {.tokens = 5, .experts = 5, .top_k = 3, .hidden = 136, .intermediate = 136, .kind = kRelu, .shared = 72, .biased = true, .identities = 2, .addend = true},
+        {.tokens = 2, .experts = 6, .top_k = 6, .hidden = 64, .intermediate = 64, .kind = kSquaredRelu, .missing = 30},
+        {.tokens = 3, .experts = 6, .top_k = 2, .hidden = 64, .intermediate = 64, .kind = kNone},
+    };
+}
+
+}  // namespace decode_layer

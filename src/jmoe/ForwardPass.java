@@ -1,37 +1,23 @@
 package jmoe;
 
+import jmoe.ops.Bank;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.Kernels;
 import jmoe.ops.Kernels.Residual;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.MoeWeights;
+import jmoe.ops.Router;
 import jmoe.ops.RouterConfig;
-import jmoe.ops.RouterWeights;
 import jmoe.ops.Routing;
 import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;
-
-import java.util.List;
 
 /**
  * The operations of a layer in their order, for some number of tokens. Nothing in it reads results
  * or waits for them, so that a device may still work when it returns, and a graph may hold it.
  */
 final class ForwardPass {
-    /** A gated shared expert is a router with one expert: its weight is sigmoid(x g). */
-    private static final RouterConfig SHARED_GATE =
-            new RouterConfig(
-                    1,
-                    1,
-                    RouterConfig.Score.SIGMOID,
-                    new RouterConfig.Selection.TopK(),
-                    new RouterConfig.Normalisation.None(),
-                    1,
-                    false,
-                    null,
-                    RouterConfig.ALL_TOKENS);
-
     private final MoeConfig config;
     private final MoeWeights weights;
     private final Kernels kernels;
@@ -43,7 +29,7 @@ final class ForwardPass {
      * A pass.
      *
      * @param on where results on the way go
-     * @param dense every token in its own row of one expert, for the products that are not routed
+     * @param dense every token in its own row of one expert, for what is not routed
      */
     ForwardPass(
             MoeConfig config,
@@ -62,19 +48,28 @@ final class ForwardPass {
     /** Computes y; all tensors are where the backend computes. */
     void run(Tensor x, @Nullable Tensor tokenTypes, Tensor y) {
         Tensor input = narrow(x);
-        Tensor addend = sharedExpert(x, input);
+        for (int type = 0; type < config.numTokenTypes(); type++) {
+            route(type, x, tokenTypes);
+        }
+        Bank shared = shared();
+        Tensor bias = weights.outputBias();
         Tensor latentIn = weights.latentIn();
         if (latentIn == null) {
-            routedExperts(x, input, tokenTypes, addend, y, on.sum(tokens));
+            experts(input, x, shared, bias, y);
             return;
         }
         Tensor latent = on.latent(tokens);
         Tensor latentSum = on.latentSum(tokens);
         Tensor projected = on.projected(tokens);
         kernels.groupedGemm(x, latentIn, null, dense.expertOffsets(), latent);
-        routedExperts(x, latent, tokenTypes, null, latentSum, latentSum);
+        experts(latent, latent, null, null, latentSum);
         Tensor back = weights.latentOut();
         kernels.groupedGemm(latentSum, back, null, dense.expertOffsets(), projected);
+        Tensor addend = bias;
+        if (shared != null) {
+            addend = on.sum(tokens);
+            experts(input, shared, null, Residual.of(bias), addend);
+        }
         kernels.unpermute(projected, dense, null, Residual.of(addend), y);
     }
 
@@ -89,78 +84,52 @@ final class ForwardPass {
         return narrow;
     }
 
-    /** Output bias plus shared expert: what the routed experts are added to; null for nothing. */
-    private @Nullable Tensor sharedExpert(Tensor x, Tensor input) {
-        Tensor outputBias = weights.outputBias();
-        ExpertWeights shared = weights.shared();
-        if (shared == null) {
-            return outputBias;
+    private void route(int type, Tensor x, @Nullable Tensor tokenTypes) {
+        Router router = on.router(type);
+        Tensor scratch = on.scratch();
+        Tensor logits = on.logits(type).slice(0, tokens);
+        kernels.router(x, router, tokenTypes, dense, scratch, logits, routing(type));
+    }
+
+    private Routing routing(int type) {
+        return on.routing(type).first(tokens);
+    }
+
+    private @Nullable Bank shared() {
+        ExpertWeights experts = weights.shared();
+        if (experts == null) {
+            return null;
         }
-        Tensor rows = on.sharedRows(tokens);
-        feedForward(input, shared, dense, null, rows);
-        Tensor gate = weights.sharedGate();
-        if (gate != null) {
-            Tensor gateLogits = on.sharedGateLogits(tokens);
-            kernels.groupedGemm(x, gate, null, dense.expertOffsets(), gateLogits);
-            kernels.route(gateLogits, SHARED_GATE, null, null, dense);
-        }
-        if (gate == null && outputBias == null) {
-            return rows;
-        }
-        Tensor gateWeights = gate == null ? null : dense.topkWeights();
-        Tensor sum = on.sum(tokens);
-        kernels.unpermute(rows, dense, gateWeights, Residual.of(outputBias), sum);
-        return sum;
+        Tensor gateWeights = weights.sharedGate() == null ? null : dense.topkWeights();
+        return new Bank(experts, dense, null, gateWeights);
     }
 
     /**
-     * Routes by {@code x}, computes on {@code input}; each token type adds its tokens to the sum.
+     * All banks that read x; each token type adds its tokens to the sum.
+     *
+     * @param identity what identity experts return: x before it was rounded
      */
-    private void routedExperts(
-            Tensor x,
-            Tensor input,
-            @Nullable Tensor tokenTypes,
-            @Nullable Tensor addend,
-            Tensor y,
-            Tensor sum) {
-        List<RouterConfig> routers = config.routers();
+    private void experts(
+            Tensor x, Tensor identity, @Nullable Bank shared, @Nullable Tensor addend, Tensor y) {
+        int last = config.numTokenTypes() - 1;
         Tensor base = addend;
-        for (int type = 0; type < routers.size(); type++) {
-            RouterConfig router = routers.get(type);
-            RouterWeights routerWeights = weights.routers().get(type);
-            ExpertWeights experts = weights.experts().get(type);
-            Routing routing = on.routing(type).first(tokens);
-            Tensor logits = on.logits(type).slice(0, tokens);
-            kernels.groupedGemm(
-                    x, routerWeights.weight(), routerWeights.bias(), dense.expertOffsets(), logits);
-            kernels.route(logits, router, routerWeights.selectionBias(), tokenTypes, routing);
-            kernels.sortByExpert(routing);
-            Tensor inputWeights = router.weightOnInput() ? routing.topkWeights() : null;
-            Tensor outputWeights = router.weightOnInput() ? null : routing.topkWeights();
-            Tensor rows = on.expertRows(tokens);
-            feedForward(input, experts, routing, inputWeights, rows);
-            boolean last = type == routers.size() - 1;
-            // They return what they are given, unrounded.
-            Tensor unrounded = weights.latentIn() == null ? x : input;
-            Tensor identity = config.numIdentityExperts() > 0 ? unrounded : null;
+        for (int type = 0; type <= last; type++) {
+            RouterConfig rule = config.routers().get(type);
+            Routing routing = routing(type);
+            Tensor byInput = rule.weightOnInput() ? routing.topkWeights() : null;
+            Tensor byOutput = rule.weightOnInput() ? null : routing.topkWeights();
+            Bank bank = new Bank(weights.experts().get(type), routing, byInput, byOutput);
+            Tensor returned = config.numIdentityExperts() > 0 ? identity : null;
             Residual residual =
-                    new Residual(base, identity, config.numExperts(), config.outputFactor());
-            kernels.unpermute(rows, routing, outputWeights, residual, last ? y : sum);
+                    new Residual(base, returned, config.numExperts(), config.outputFactor());
+            Tensor sum = type == last ? y : on.sum(tokens, x.dim(1));
+            experts(x, bank, type == 0 ? shared : null, residual, sum);
             base = sum;
         }
     }
 
-    private void feedForward(
-            Tensor x,
-            ExpertWeights experts,
-            Routing routing,
-            @Nullable Tensor inputWeights,
-            Tensor y) {
-        Tensor hidden = on.hidden(y.dim(0), experts.intermediate());
-        Tensor scratch = on.scratch(kernels.gateUpSwigluScratch(x.dtype(), y.dim(0), experts));
-        kernels.gateUpSwiglu(x, routing, inputWeights, experts, scratch, hidden);
-        // Rows of identity experts come last and have no weights: the offsets end before them.
-        Tensor offsets = routing.expertOffsets().slice(0, experts.numExperts() + 1L);
-        kernels.groupedGemm(hidden, experts.down(), experts.downBias(), offsets, y);
+    private void experts(
+            Tensor x, Bank routed, @Nullable Bank shared, Residual residual, Tensor y) {
+        kernels.experts(x, routed, shared, residual, on.rowType(), on.scratch(), y);
     }
 }

@@ -1,13 +1,17 @@
 package jmoe;
 
+import jmoe.ops.Bank;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.Kernels;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.MoeWeights;
+import jmoe.ops.Router;
 import jmoe.ops.Routing;
 import jmoe.tensor.Allocator;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
+
+import org.jspecify.annotations.Nullable;
 
 import java.lang.foreign.Arena;
 
@@ -16,8 +20,10 @@ import java.lang.foreign.Arena;
  * once for the largest batch; a pass views the first tokens.
  */
 final class Intermediates {
-    private final MoeConfig config;
+    private static final DType[] TYPES_OF_X = {DType.F32, DType.F16, DType.BF16};
+
     private final long maxTokens;
+    private final DType rowType;
     private final Allocator memory;
     private long numBytes;
 
@@ -30,6 +36,9 @@ final class Intermediates {
      */
     private final Tensor denseOffsets;
 
+    /** One per token type; the first one's has the gate of the shared expert. */
+    private final Router[] routers;
+
     /** One per token type. */
     private final Routing[] routings;
 
@@ -37,10 +46,6 @@ final class Intermediates {
     private final Tensor tokenTypes;
     private final Tensor narrow;
     private final Tensor scratch;
-    private final Tensor hidden;
-    private final Tensor expertRows;
-    private final Tensor sharedRows;
-    private final Tensor sharedGateLogits;
     private final Tensor sum;
     private final Tensor latent;
     private final Tensor latentSum;
@@ -54,47 +59,54 @@ final class Intermediates {
             long maxTokens,
             DType rowType,
             Allocator memory) {
-        this.config = config;
         this.maxTokens = maxTokens;
+        this.rowType = rowType;
         this.memory = memory;
         int types = config.numTokenTypes();
         int experts = config.numExperts() + config.numIdentityExperts();
-        long slots = maxTokens * config.topK();
         dense = Routing.allocate(this::allocate, maxTokens, 1, 1);
         denseOffsets = allocate(DType.I32, maxTokens + 1, 2);
         tokenTypes = allocate(DType.I32, maxTokens);
+        routers = new Router[types];
         routings = new Routing[types];
         logits = new Tensor[types];
         for (int type = 0; type < types; type++) {
+            Tensor gate = type == 0 ? weights.sharedGate() : null;
+            routers[type] =
+                    new Router(config.routers().get(type), weights.routers().get(type), gate);
             routings[type] = Routing.allocate(this::allocate, maxTokens, config.topK(), experts);
             logits[type] = allocate(DType.F32, maxTokens, config.routers().get(type).numLogits());
         }
         narrow = allocate(rowType, rowType == DType.F32 ? 0 : maxTokens, config.hidden());
-        long scratchElements = 0;
-        long hiddenElements = 0;
-        for (ExpertWeights bank : weights.experts()) {
-            scratchElements =
-                    Math.max(scratchElements, kernels.gateUpSwigluScratch(rowType, slots, bank));
-            hiddenElements = Math.max(hiddenElements, slots * bank.intermediate());
-        }
-        ExpertWeights shared = weights.shared();
-        if (shared != null) {
-            scratchElements =
-                    Math.max(
-                            scratchElements,
-                            kernels.gateUpSwigluScratch(rowType, maxTokens, shared));
-            hiddenElements = Math.max(hiddenElements, maxTokens * shared.intermediate());
-        }
-        scratch = allocate(DType.F32, scratchElements);
-        hidden = allocate(rowType, hiddenElements);
-        expertRows = allocate(rowType, slots, config.expertHidden());
-        sharedRows = allocate(rowType, shared == null ? 0 : maxTokens, config.hidden());
-        sharedGateLogits = allocate(DType.F32, config.sharedGated() ? maxTokens : 0, 1);
-        sum = allocate(DType.F32, maxTokens, config.hidden());
+        scratch = allocate(DType.F32, scratchElements(weights, kernels));
+        boolean latentShared = weights.latentIn() != null && weights.shared() != null;
+        sum = allocate(DType.F32, types > 1 || latentShared ? maxTokens : 0, config.hidden());
         long latentTokens = weights.latentIn() == null ? 0 : maxTokens;
         latent = allocate(rowType, latentTokens, config.expertHidden());
         latentSum = allocate(rowType, latentTokens, config.expertHidden());
         projected = allocate(rowType, latentTokens, config.hidden());
+    }
+
+    /** What the largest of the operations needs. */
+    private long scratchElements(MoeWeights weights, Kernels kernels) {
+        long elements = 0;
+        ExpertWeights experts = weights.shared();
+        @Nullable Bank shared = experts == null ? null : new Bank(experts, dense, null, null);
+        if (shared != null && weights.latentIn() != null) {
+            // It reads x, the routed experts something else.
+            elements = kernels.expertsScratch(rowType, shared, null);
+            shared = null;
+        }
+        for (int type = 0; type < routers.length; type++) {
+            Bank bank = new Bank(weights.experts().get(type), routings[type], null, null);
+            elements = Math.max(elements, kernels.expertsScratch(rowType, bank, shared));
+            for (DType x : TYPES_OF_X) {
+                long ofRouter = kernels.routerScratch(x, routers[type], maxTokens);
+                elements = Math.max(elements, ofRouter);
+            }
+            shared = null;
+        }
+        return elements;
     }
 
     private Tensor allocate(DType dtype, long... shape) {
@@ -132,7 +144,7 @@ final class Intermediates {
 
     /** Whether the backend computes in memory that the host cannot read. */
     boolean onDevice() {
-        return sum.isDevice();
+        return scratch.isDevice();
     }
 
     /** The dense routing of a batch. */
@@ -152,6 +164,10 @@ final class Intermediates {
                 first.slotToRow());
     }
 
+    Router router(int type) {
+        return routers[type];
+    }
+
     /** For the largest batch. */
     Routing routing(int type) {
         return routings[type];
@@ -167,37 +183,32 @@ final class Intermediates {
         return tokenTypes;
     }
 
+    /** In which type hidden and rows are stored between operations. */
+    DType rowType() {
+        return rowType;
+    }
+
     /** Whether experts read x in a narrower type than it has. */
     boolean narrows(DType x) {
-        return narrow.dtype() != DType.F32 && narrow.dtype() != x;
+        return rowType != DType.F32 && rowType != x;
     }
 
     Tensor narrow(long tokens) {
         return narrow.slice(0, tokens);
     }
 
-    Tensor expertRows(long tokens) {
-        return expertRows.slice(0, tokens * config.topK());
-    }
-
-    Tensor scratch(long elements) {
-        return scratch.slice(0, elements);
-    }
-
-    Tensor hidden(long numRows, long columns) {
-        return hidden.slice(0, numRows * columns).reshape(numRows, columns);
-    }
-
-    Tensor sharedRows(long tokens) {
-        return sharedRows.slice(0, tokens);
-    }
-
-    Tensor sharedGateLogits(long tokens) {
-        return sharedGateLogits.slice(0, tokens);
+    /** For one operation at a time. */
+    Tensor scratch() {
+        return scratch;
     }
 
     Tensor sum(long tokens) {
         return sum.slice(0, tokens);
+    }
+
+    /** The same memory for rows that are shorter. */
+    Tensor sum(long tokens, long columns) {
+        return sum.reshape(sum.numElements()).slice(0, tokens * columns).reshape(tokens, columns);
     }
 
     Tensor latent(long tokens) {

@@ -51,6 +51,7 @@ final class CudaContext implements AutoCloseable {
     private final CudaStream stream;
     private final CudaMemory memory;
     private final Scratch scratch;
+    private final Arrivals arrivals;
     private final Staging staging;
     private final Launch launch;
     private final TensorMap tensorMap;
@@ -65,6 +66,7 @@ final class CudaContext implements AutoCloseable {
                 stream = new CudaStream(this);
                 memory = new CudaMemory(this, stream);
                 scratch = new Scratch(memory);
+                arrivals = new Arrivals(memory, stream);
                 staging = new Staging(this, stream);
                 launch = new Launch(this, stream, arena);
                 tensorMap = new TensorMap(this, arena);
@@ -114,6 +116,10 @@ final class CudaContext implements AutoCloseable {
 
     Scratch scratch() {
         return scratch;
+    }
+
+    Arrivals arrivals() {
+        return arrivals;
     }
 
     Staging staging() {
@@ -298,6 +304,7 @@ final class CudaContext implements AutoCloseable {
         List<Runnable> parts = new ArrayList<>();
         parts.add(staging::close);
         parts.add(scratch::close);
+        parts.add(arrivals::close);
         parts.add(memory::close);
         graphs.forEach(graph -> parts.add(graph::destroy));
         modules.forEach(module -> parts.add(module::close));

@@ -4,9 +4,12 @@ import jcuda.driver.CUstream;
 
 import jmoe.ops.Activation;
 import jmoe.ops.Arguments;
+import jmoe.ops.Bank;
 import jmoe.ops.ExpertWeights;
+import jmoe.ops.FusedArguments;
 import jmoe.ops.Kernels;
 import jmoe.ops.Replay;
+import jmoe.ops.Router;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
 import jmoe.tensor.Check;
@@ -45,17 +48,14 @@ public final class CudaKernels implements Kernels {
     private static final Logger LOG = System.getLogger("jmoe");
     private static final Cleaner CLEANER = Cleaner.create();
 
-    /** Columns that keep a block busy. */
-    private static final long MIN_COLUMNS = 1024;
-
     private final CudaContext context;
     private final Operands operands;
     private final Route route;
     private final SortByExpert sortByExpert;
-    private final CudaModule permute;
     private final GroupedGemm groupedGemm;
-    private final CudaModule swiglu;
-    private final CudaModule unpermute;
+    private final RowKernels rowKernels;
+    private final DecodeRoute decodeRoute;
+    private final DecodeExperts decodeExperts;
 
     /**
      * Opens the device that {@link CudaProbe#DEVICE_PROPERTY} names, or the first one.
@@ -66,14 +66,15 @@ public final class CudaKernels implements Kernels {
     public CudaKernels() {
         // Before anything is opened that would have to be closed.
         Tile forcedTile = GroupedGemm.forcedTile();
+        DecodePath forcedPath = DecodePath.forced();
         context = new CudaContext(usableDevice());
         operands = new Operands(context);
         route = new Route(context);
         sortByExpert = new SortByExpert(context);
-        permute = context.module("permute");
         groupedGemm = new GroupedGemm(context, forcedTile);
-        swiglu = context.module("swiglu");
-        unpermute = context.module("unpermute");
+        rowKernels = new RowKernels(context);
+        decodeRoute = new DecodeRoute(context, forcedPath);
+        decodeExperts = new DecodeExperts(context, forcedPath);
         CudaContext opened = context;
         CLEANER.register(this, () -> reportUnreachable(opened));
     }
@@ -315,33 +316,33 @@ public final class CudaKernels implements Kernels {
     }
 
     @Override
+    public void routeSort(
+            Tensor logits,
+            RouterConfig config,
+            @Nullable Tensor selectionBias,
+            @Nullable Tensor tokenTypes,
+            Routing routing) {
+        context.checkOpen();
+        if (!DecodeRoute.sorts(config, routing)) {
+            Kernels.super.routeSort(logits, config, selectionBias, tokenTypes, routing);
+            return;
+        }
+        FusedArguments.routeSort(logits, config, selectionBias, tokenTypes, routing);
+        computable("routeSort", "logits", logits);
+        try (Operands on = operands.open()) {
+            decodeRoute.queueSorted(on, logits, config, selectionBias, tokenTypes, routing);
+            on.finish(routing.expertOffsets());
+        }
+    }
+
+    @Override
     public void permute(Tensor x, Routing routing, @Nullable Tensor weights, Tensor rows) {
         context.checkOpen();
         Arguments.permute(x, routing, weights, rows);
         computable("permute", "x", x);
         computable("permute", "rows", rows);
-        int hidden = int32("hidden", x.dim(1));
-        int maxRows = (int) rows.dim(0);
-        boolean copies = weights == null && x.dtype() == rows.dtype();
         try (Operands on = operands.open()) {
-            CudaKernel kernel =
-                    copies
-                            ? permute.kernel("permute_copy")
-                            : permute.kernel(x.dtype(), rows.dtype());
-            Launch launch =
-                    context.launch()
-                            .of(kernel)
-                            .pointer(on.in(x))
-                            .pointer(on.in(routing.rowToSlot()))
-                            .pointer(lastOffset(on, routing.expertOffsets()));
-            if (copies) {
-                launch.pointer(on.rowsOut(rows)).int32(maxRows);
-                launch.int64(x.dtype().numBytes(hidden)).int32(routing.topK());
-            } else {
-                launch.pointer(on.in(weights)).pointer(on.rowsOut(rows));
-                launch.int32(maxRows).int32(hidden).int32(routing.topK());
-            }
-            runRows(launch, kernel, maxRows, hidden);
+            rowKernels.queuePermute(on, x, routing, weights, rows);
             on.finish(routing.expertOffsets());
         }
     }
@@ -396,21 +397,8 @@ public final class CudaKernels implements Kernels {
         Arguments.swiglu(gateUp, activation, expertOffsets, hidden);
         computable("swiglu", "gateUp", gateUp);
         computable("swiglu", "hidden", hidden);
-        int maxRows = int32("rows", gateUp.dim(0));
-        int intermediate = int32("intermediate", hidden.dim(1));
         try (Operands on = operands.open()) {
-            CudaKernel kernel = swiglu.kernel(gateUp.dtype(), hidden.dtype());
-            Launch launch =
-                    context.launch()
-                            .of(kernel)
-                            .pointer(on.in(gateUp))
-                            .pointer(lastOffset(on, expertOffsets))
-                            .pointer(on.rowsOut(hidden))
-                            .int32(maxRows)
-                            .int32(intermediate)
-                            .int32(KernelCodes.of(activation.kind()))
-                            .float32(activation.limit());
-            runRows(launch, kernel, maxRows, intermediate);
+            rowKernels.queueSwiglu(on, gateUp, activation, expertOffsets, hidden);
             on.finish(expertOffsets);
         }
     }
@@ -420,37 +408,82 @@ public final class CudaKernels implements Kernels {
             Tensor rows, Routing routing, @Nullable Tensor weights, Residual residual, Tensor y) {
         context.checkOpen();
         Arguments.unpermute(rows, routing, weights, residual, y);
-        Tensor addend = residual.addend();
-        Tensor identity = residual.identity();
         computable("unpermute", "rows", rows);
-        computable("unpermute", "addend", addend);
-        computable("unpermute", "identity", identity);
-        computable("unpermute", "y", y);
-        int tokens = (int) routing.tokens();
-        int hidden = int32("hidden", y.dim(1));
+        computable("unpermute", residual, y);
         try (Operands on = operands.open()) {
-            CudaKernel kernel = unpermute.kernel(rows.dtype(), y.dtype());
-            Launch launch =
-                    context.launch()
-                            .of(kernel)
-                            .pointer(on.in(rows))
-                            .pointer(on.in(routing.slotToRow()))
-                            .pointer(on.in(routing.topkIds()))
-                            .pointer(on.in(weights))
-                            .pointer(on.in(addend))
-                            .pointer(on.in(identity))
-                            .pointer(on.out(y))
-                            .int32(tokens)
-                            .int32(hidden)
-                            .int32(routing.topK())
-                            .int32(addend == null ? 0 : KernelCodes.of(addend.dtype()))
-                            .int32(addend == null ? 1 : (int) addend.dim(0))
-                            .int32(identity == null ? 0 : KernelCodes.of(identity.dtype()))
-                            .int32(residual.firstIdentity())
-                            .float32((float) residual.factor());
-            runRows(launch, kernel, tokens, hidden);
+            rowKernels.queueUnpermute(on, rows, routing, weights, residual, y);
             on.finish();
         }
+    }
+
+    @Override
+    public void router(
+            Tensor x,
+            Router router,
+            @Nullable Tensor tokenTypes,
+            Routing dense,
+            Tensor scratch,
+            Tensor logits,
+            Routing routing) {
+        context.checkOpen();
+        if (!fusesRouter(x, router, routing)) {
+            Kernels.super.router(x, router, tokenTypes, dense, scratch, logits, routing);
+            return;
+        }
+        long needed = DecodeRoute.scratchElements(x.dtype(), router, routing.tokens());
+        FusedArguments.router(x, router, tokenTypes, dense, scratch, needed, logits, routing);
+        Check.rowMajor("weight", router.weights().weight());
+        try (Operands on = operands.open()) {
+            decodeRoute.queue(on, x, router, tokenTypes, dense, scratch, logits, routing);
+            on.finish(routing.expertOffsets());
+        }
+    }
+
+    @Override
+    public boolean fusesRouter(Tensor x, Router router, Routing routing) {
+        return decodeRoute.takes(x, router, routing);
+    }
+
+    @Override
+    public long routerScratch(DType x, Router router, long tokens) {
+        return Math.max(
+                Kernels.super.routerScratch(x, router, tokens),
+                DecodeRoute.scratchElements(x, router, tokens));
+    }
+
+    @Override
+    public void experts(
+            Tensor x,
+            Bank routed,
+            @Nullable Bank shared,
+            Residual residual,
+            DType rowType,
+            Tensor scratch,
+            Tensor y) {
+        context.checkOpen();
+        if (!fusesExperts(x, routed, shared, rowType)) {
+            Kernels.super.experts(x, routed, shared, residual, rowType, scratch, y);
+            return;
+        }
+        long needed = decodeExperts.scratchElements(rowType, routed, shared);
+        FusedArguments.experts(x, routed, shared, residual, rowType, scratch, needed, y);
+        computable("experts", residual, y);
+        try (Operands on = operands.open()) {
+            decodeExperts.queue(on, x, routed, shared, residual, scratch, y);
+            on.finish();
+        }
+    }
+
+    @Override
+    public boolean fusesExperts(Tensor x, Bank routed, @Nullable Bank shared, DType rowType) {
+        return decodeExperts.takes(x.dtype(), routed, shared, rowType);
+    }
+
+    @Override
+    public long expertsScratch(DType rowType, Bank routed, @Nullable Bank shared) {
+        return Math.max(
+                Kernels.super.expertsScratch(rowType, routed, shared),
+                decodeExperts.scratchElements(rowType, routed, shared));
     }
 
     /**
@@ -464,19 +497,6 @@ public final class CudaKernels implements Kernels {
         context.close();
     }
 
-    /** Where the kernels read how many rows are routed. */
-    private static long lastOffset(Operands on, Tensor expertOffsets) {
-        return on.in(expertOffsets) + 4 * (expertOffsets.numElements() - 1);
-    }
-
-    /** Blocks take some rows each; where these are too few for the device, they share columns. */
-    private void runRows(Launch launch, CudaKernel kernel, long rows, long columns) {
-        long blocks = kernel.blocks(rows);
-        long unused = context.device().multiprocessors() / Math.max(1, blocks);
-        long useful = columns / MIN_COLUMNS;
-        launch.run(blocks, Math.max(1, Math.min(unused, useful)));
-    }
-
     static int int32(String name, long value) {
         if (value > Integer.MAX_VALUE) {
             throw new UnsupportedOperationException(
@@ -486,6 +506,12 @@ public final class CudaKernels implements Kernels {
                             + "; use the reference backend");
         }
         return (int) value;
+    }
+
+    private void computable(String operation, Residual residual, Tensor y) {
+        computable(operation, "addend", residual.addend());
+        computable(operation, "identity", residual.identity());
+        computable(operation, "y", y);
     }
 
     private void computable(String operation, String name, @Nullable Tensor tensor) {

@@ -36,7 +36,10 @@ final class CudaModule implements AutoCloseable {
                     "grouped_gemm_mma",
                     "grouped_gemm_sm90",
                     "swiglu",
-                    "unpermute");
+                    "unpermute",
+                    "decode_route",
+                    "decode_mma",
+                    "decode_sm90");
 
     /** Dynamic shared memory that every kernel may have; more must be asked for. */
     private static final int DEFAULT_SHARED_BYTES = 48 << 10;

@@ -48,7 +48,7 @@ record GemmArguments(
         DType yType,
         @Nullable Activation activation) {
     /** What kernels take for no activation. */
-    private static final int NO_ACTIVATION = -1;
+    static final int NO_ACTIVATION = -1;
 
     /** Rows in order, sums as they are. */
     static GemmArguments of(

@@ -87,6 +87,11 @@ final class Operands implements AutoCloseable {
         return block.address();
     }
 
+    /** Address of memory whose content matters neither before nor after. */
+    long scratch(Tensor tensor) {
+        return tensor.isDevice() ? tensor.data().address() : scratch(tensor.numBytes());
+    }
+
     /** Brings outputs to the host and waits, if any operand is there. */
     void finish() {
         finish(null);

@@ -7,9 +7,10 @@ import jmoe.tensor.DType;
 
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.util.Arrays;
 
 /**
- * The CUtensorMap of a matrix on the device: how the tensor memory accelerator of compute
+ * The CUtensorMap of a tensor on the device: how the tensor memory accelerator of compute
  * capability 9.0 finds a box of it. Passed to a kernel by value. It is written anew for every
  * launch, into the same memory: that is arithmetic of the host, for which no table of maps would
  * save enough.
@@ -23,7 +24,10 @@ final class TensorMap {
     /** Columns of a box: 128 bytes of 16-bit elements, as wide as the swizzle. */
     static final int BOX_COLUMNS = 64;
 
-    private static final int RANK = 2;
+    /** Rows of gates, and then of ups, that {@link #encodePairs} lays side by side. */
+    static final int PAIRED = 8;
+
+    private static final int MAX_RANK = 5;
     private static final int INTERLEAVE_NONE = 0;
     private static final int SWIZZLE_128_BYTES = 3;
     private static final int PROMOTE_TO_256_BYTES = 3;
@@ -40,10 +44,10 @@ final class TensorMap {
     TensorMap(CudaContext context, Arena arena) {
         this.context = context;
         map = arena.allocate(BYTES, ALIGNMENT);
-        dims = arena.allocate(JAVA_LONG, RANK);
-        strideBytes = arena.allocate(JAVA_LONG, RANK - 1);
-        box = arena.allocate(JAVA_INT, RANK);
-        elementStrides = arena.allocateFrom(JAVA_INT, 1, 1);
+        dims = arena.allocate(JAVA_LONG, MAX_RANK);
+        strideBytes = arena.allocate(JAVA_LONG, MAX_RANK - 1);
+        box = arena.allocate(JAVA_INT, MAX_RANK);
+        elementStrides = arena.allocateFrom(JAVA_INT, 1, 1, 1, 1, 1);
     }
 
     /**
@@ -58,16 +62,69 @@ final class TensorMap {
      * @return the descriptor; valid until the next one
      */
     MemorySegment encode(DType dtype, long address, long rows, long columns, int boxRows) {
-        dims.setAtIndex(JAVA_LONG, 0, columns);
-        dims.setAtIndex(JAVA_LONG, 1, rows);
-        strideBytes.set(JAVA_LONG, 0, dtype.numBytes(columns));
-        box.setAtIndex(JAVA_INT, 0, BOX_COLUMNS);
-        box.setAtIndex(JAVA_INT, 1, boxRows);
+        dimension(0, columns, BOX_COLUMNS);
+        dimension(1, rows, dtype.numBytes(columns), boxRows);
+        return encode(dtype, address, 2);
+    }
+
+    /**
+     * Describes matrices one behind the other, in boxes of one of them.
+     *
+     * @param dtype F16 or BF16
+     * @param address of the first, a multiple of 16
+     * @param groups matrices
+     * @param rows of a matrix
+     * @param columns 1 to 2^32, a multiple of 8
+     * @param boxRows rows of a box, at most 256; it has {@link #BOX_COLUMNS} columns
+     * @return the descriptor; valid until the next one
+     */
+    MemorySegment encodeGroups(
+            DType dtype, long address, long groups, long rows, long columns, int boxRows) {
+        dimension(0, columns, BOX_COLUMNS);
+        dimension(1, rows, dtype.numBytes(columns), boxRows);
+        dimension(2, groups, dtype.numBytes(rows * columns), 1);
+        return encode(dtype, address, 3);
+    }
+
+    /**
+     * Describes matrices whose rows are first gates and then ups, in boxes of one of them in which
+     * {@link #PAIRED} gates and their ups follow each other.
+     *
+     * @param dtype F16 or BF16
+     * @param address of the first, a multiple of 16
+     * @param groups matrices
+     * @param outputs gates of a matrix, a multiple of {@link #PAIRED}; as many ups
+     * @param columns 1 to 2^32, a multiple of 8
+     * @param boxRows gates and ups of a box, at most 256; it has {@link #BOX_COLUMNS} columns
+     * @return the descriptor; valid until the next one
+     */
+    MemorySegment encodePairs(
+            DType dtype, long address, long groups, long outputs, long columns, int boxRows) {
+        dimension(0, columns, BOX_COLUMNS);
+        dimension(1, PAIRED, dtype.numBytes(columns), PAIRED);
+        dimension(2, 2, dtype.numBytes(outputs * columns), 2);
+        dimension(3, outputs / PAIRED, dtype.numBytes(PAIRED * columns), boxRows / (2 * PAIRED));
+        dimension(4, groups, dtype.numBytes(2 * outputs * columns), 1);
+        return encode(dtype, address, 5);
+    }
+
+    /** The innermost dimension, whose elements lie side by side. */
+    private void dimension(int index, long length, int boxLength) {
+        dims.setAtIndex(JAVA_LONG, index, length);
+        box.setAtIndex(JAVA_INT, index, boxLength);
+    }
+
+    private void dimension(int index, long length, long stride, int boxLength) {
+        dimension(index, length, boxLength);
+        strideBytes.setAtIndex(JAVA_LONG, index - 1, stride);
+    }
+
+    private MemorySegment encode(DType dtype, long address, int rank) {
         int code =
                 CudaDriver.encodeTiled(
                         map,
                         dataType(dtype),
-                        RANK,
+                        rank,
                         address,
                         dims,
                         strideBytes,
@@ -78,8 +135,12 @@ final class TensorMap {
                         PROMOTE_TO_256_BYTES,
                         FILL_WITH_ZEROS);
         if (code != CudaDriver.SUCCESS) {
-            String matrix = dtype + " [" + rows + ", " + columns + "]";
-            context.check(code, "cuTensorMapEncodeTiled of " + matrix);
+            long[] shape = new long[rank];
+            for (int i = 0; i < rank; i++) {
+                shape[i] = dims.getAtIndex(JAVA_LONG, rank - 1 - i);
+            }
+            String tensor = dtype + " " + Arrays.toString(shape);
+            context.check(code, "cuTensorMapEncodeTiled of " + tensor);
         }
         return map;
     }

@@ -86,6 +86,16 @@ final class TileCost {
         };
     }
 
+    /** Of a multiprocessor; typical if the driver does not say. */
+    double hertz() {
+        return hertz;
+    }
+
+    /** Of the pins; typical if the driver does not say. */
+    double memoryBytesPerSecond() {
+        return memoryBytesPerSecond;
+    }
+
     /** The tile of a family that takes least. */
     Tile cheapest(Family family, Work work) {
         List<Tile> tiles = Tile.of(family);

@@ -10,7 +10,7 @@ import java.lang.foreign.MemorySegment;
  * of 16 bits only.
  */
 final class WgmmaGemm {
-    private static final int CAPABILITY = 90;
+    static final int CAPABILITY = 90;
 
     /** Bytes of which rows and addresses are multiples, and the elements in them. */
     private static final int ALIGNMENT = 16;

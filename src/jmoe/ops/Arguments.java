@@ -215,6 +215,21 @@ public final class Arguments {
             @Nullable Tensor weights,
             ExpertWeights experts,
             Tensor hidden) {
+        bank(x, routing, weights, experts);
+        long slots = routing.tokens() * routing.topK();
+        Check.floatMatrix(
+                "hidden", hidden, "tokens * topK", slots, "intermediate", experts.intermediate());
+        Check.writable("hidden", hidden);
+        disjoint("hidden", hidden, "x", x);
+        disjoint("hidden", hidden, "weights", weights);
+        disjoint("hidden", hidden, "gateUp", experts.gateUp());
+        disjoint("hidden", hidden, "gateUpBias", experts.gateUpBias());
+        disjoint("hidden", hidden, "rowToSlot", routing.rowToSlot());
+        disjoint("hidden", hidden, "expertOffsets", routing.expertOffsets());
+    }
+
+    /** The inputs of a bank of experts. */
+    static void bank(Tensor x, Routing routing, @Nullable Tensor weights, ExpertWeights experts) {
         long slots = routing.tokens() * routing.topK();
         Check.floatMatrix("x", x, "tokens", routing.tokens(), "hidden", experts.hidden());
         if (experts.numExperts() > routing.numExperts()) {
@@ -232,15 +247,6 @@ public final class Arguments {
             hostOffsets(offsets, slots);
         }
         weights(weights, routing);
-        Check.floatMatrix(
-                "hidden", hidden, "tokens * topK", slots, "intermediate", experts.intermediate());
-        Check.writable("hidden", hidden);
-        disjoint("hidden", hidden, "x", x);
-        disjoint("hidden", hidden, "weights", weights);
-        disjoint("hidden", hidden, "gateUp", experts.gateUp());
-        disjoint("hidden", hidden, "gateUpBias", experts.gateUpBias());
-        disjoint("hidden", hidden, "rowToSlot", routing.rowToSlot());
-        disjoint("hidden", hidden, "expertOffsets", offsets);
     }
 
     /**
@@ -288,9 +294,19 @@ public final class Arguments {
         Check.floatMatrix("y", y, "tokens", tokens, "hidden", hidden);
         Check.floatMatrix("rows", rows, "tokens * topK", tokens * routing.topK(), "hidden", hidden);
         maps(routing);
-        long slots = tokens * routing.topK();
-        hostIndices("slotToRow", routing.slotToRow(), slots, -1, slots);
+        slots(routing);
         weights(weights, routing);
+        residual(residual, tokens, y);
+        Check.writable("y", y);
+        disjoint("y", y, "rows", rows);
+        disjoint("y", y, "weights", weights);
+        disjoint("y", y, "slotToRow", routing.slotToRow());
+        disjoint("y", y, "topkIds", routing.topkIds());
+    }
+
+    /** What else belongs to the sums in y. */
+    static void residual(Residual residual, long tokens, Tensor y) {
+        long hidden = y.dim(1);
         Tensor addend = residual.addend();
         if (addend != null) {
             Check.floating("addend", addend, "[tokens or 1, hidden]", 2);
@@ -310,11 +326,12 @@ public final class Arguments {
             Check.floatMatrix("identity", identity, "tokens", tokens, "hidden", hidden);
             disjoint("y", y, "identity", identity);
         }
-        Check.writable("y", y);
-        disjoint("y", y, "rows", rows);
-        disjoint("y", y, "weights", weights);
-        disjoint("y", y, "slotToRow", routing.slotToRow());
-        disjoint("y", y, "topkIds", routing.topkIds());
+    }
+
+    /** The rows of all slots. */
+    static void slots(Routing routing) {
+        long slots = routing.tokens() * routing.topK();
+        hostIndices("slotToRow", routing.slotToRow(), slots, -1, slots);
     }
 
     private static void maps(Routing routing) {
@@ -350,7 +367,7 @@ public final class Arguments {
         }
     }
 
-    private static void weights(@Nullable Tensor weights, Routing routing) {
+    static void weights(@Nullable Tensor weights, Routing routing) {
         if (weights != null) {
             Check.matrix(
                     "weights",
@@ -376,7 +393,7 @@ public final class Arguments {
     }
 
     /** Offsets on a device are not read: that would stop the stream. */
-    private static void hostOffsets(Tensor expertOffsets, long maxRows) {
+    static void hostOffsets(Tensor expertOffsets, long maxRows) {
         if (expertOffsets.isDevice()) {
             return;
         }

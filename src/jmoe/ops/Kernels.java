@@ -9,9 +9,10 @@ import org.jspecify.annotations.Nullable;
 import java.lang.foreign.Arena;
 
 /**
- * The six operations of a MoE layer, and what fuses several of them. A backend is one class that
- * implements them; the plain loops of {@code jmoe.reference} say what they mean, and every backend
- * is tested against those.
+ * The six operations of a MoE layer, and what fuses several of them: {@link #gateUpSwiglu}, {@link
+ * #router} and {@link #experts}. A layer calls the last two. A backend is one class that implements
+ * the six; the plain loops of {@code jmoe.reference} say what they mean, and every backend is
+ * tested against those.
  *
  * <p><b>Common rules.</b> Floating-point arguments may be F32, F16, BF16 (the reference: also F64),
  * each independently; sums are accumulated in at least F32 and rounded once to the output's type.
@@ -63,6 +64,26 @@ public interface Kernels extends AutoCloseable {
      * @param routing in: topkIds; out: tokensPerExpert, expertOffsets, rowToSlot, slotToRow
      */
     void sortByExpert(Routing routing);
+
+    /**
+     * {@link #route} and {@link #sortByExpert} in one.
+     *
+     * @param logits as in {@link #route}
+     * @param config as there
+     * @param selectionBias as there
+     * @param tokenTypes as there
+     * @param routing out: all six tensors
+     */
+    default void routeSort(
+            Tensor logits,
+            RouterConfig config,
+            @Nullable Tensor selectionBias,
+            @Nullable Tensor tokenTypes,
+            Routing routing) {
+        FusedArguments.routeSort(logits, config, selectionBias, tokenTypes, routing);
+        route(logits, config, selectionBias, tokenTypes, routing);
+        sortByExpert(routing);
+    }
 
     /**
      * Copies token rows into expert order: {@code rows[r] = w[r] x[rowToSlot[r] / topK]}.
@@ -284,6 +305,118 @@ public interface Kernels extends AutoCloseable {
         public static Residual of(@Nullable Tensor addend) {
             return new Residual(addend, null, Integer.MAX_VALUE, 1);
         }
+    }
+
+    /**
+     * From tokens to rows, {@link #groupedGemm} and {@link #routeSort} in one: {@code logits[t] =
+     * x[t] weight^T + bias}, what the rule makes of them, and the order of slots by expert; also
+     * {@code sharedWeights[t] = sigmoid(x[t] sharedGate)}, if there is such a gate.
+     *
+     * <p>A backend may have several ways of computing this, whose logits differ in their last
+     * places; it chooses by numbers, sizes and types only. Within one way, the bits of a token do
+     * not depend on its batch.
+     *
+     * @param x in, [tokens, H]
+     * @param router in: the linear layer, the rule, the gate
+     * @param tokenTypes in, I32 [tokens], or null, as in {@link #route}
+     * @param dense in: expertOffsets [0, tokens], or fewer tokens, whose rest must be absent by its
+     *     type and has undefined logits; out, with a gate: topkWeights [tokens, 1]
+     * @param scratch inout, F32 of at least {@link #routerScratch} elements; any content before and
+     *     after
+     * @param logits out, F32 [tokens, numLogits]
+     * @param routing out: all six tensors
+     */
+    default void router(
+            Tensor x,
+            Router router,
+            @Nullable Tensor tokenTypes,
+            Routing dense,
+            Tensor scratch,
+            Tensor logits,
+            Routing routing) {
+        Composed.router(this, x, router, tokenTypes, dense, scratch, logits, routing);
+    }
+
+    /**
+     * Whether {@link #router} has kernels of its own for so many tokens, so that the times of its
+     * steps would say nothing about it.
+     *
+     * @param x as there
+     * @param router as there
+     * @param routing as there
+     * @return false if it calls {@link #groupedGemm} and {@link #routeSort}
+     */
+    default boolean fusesRouter(Tensor x, Router router, Routing routing) {
+        return false;
+    }
+
+    /**
+     * Scratch that {@link #router} needs.
+     *
+     * @param x type of x there
+     * @param router as there
+     * @param tokens most there will be
+     * @return F32 elements, which suffice for fewer tokens too
+     */
+    default long routerScratch(DType x, Router router, long tokens) {
+        return Composed.routerScratch(router, tokens);
+    }
+
+    /**
+     * Routed experts and the shared expert, {@link #gateUpSwiglu}, {@link #groupedGemm} and {@link
+     * #unpermute} for both in one: {@code y[t] = addend[t] + s[t] shared(x[t]) + factor * sum_k
+     * w[t,k] v[t,k]}, with v as in {@link #unpermute}.
+     *
+     * <p>A backend may have several ways of computing this, which differ in the last places of y;
+     * it chooses by numbers, sizes and types only. Within one way, the bits of a token do not
+     * depend on its batch.
+     *
+     * @param x in, [tokens, H]
+     * @param routed in: the experts and their routing
+     * @param shared in: the expert of every token, with a dense routing of the same tokens; or null
+     * @param residual in: what else belongs to the sum
+     * @param rowType F32, F16 or BF16, in which hidden and rows are stored on the way, if they are:
+     *     one rounding each
+     * @param scratch inout, F32 of at least {@link #expertsScratch} elements; any content before
+     *     and after
+     * @param y out, [tokens, H]; may be the same tensor as the addend
+     */
+    default void experts(
+            Tensor x,
+            Bank routed,
+            @Nullable Bank shared,
+            Residual residual,
+            DType rowType,
+            Tensor scratch,
+            Tensor y) {
+        Composed.experts(this, x, routed, shared, residual, rowType, scratch, y);
+    }
+
+    /**
+     * Whether {@link #experts} has kernels of its own for so many tokens, so that the times of its
+     * steps would say nothing about it.
+     *
+     * @param x as there
+     * @param routed as there
+     * @param shared as there
+     * @param rowType as there
+     * @return false if it calls {@link #gateUpSwiglu}, {@link #groupedGemm} and {@link #unpermute}
+     */
+    default boolean fusesExperts(Tensor x, Bank routed, @Nullable Bank shared, DType rowType) {
+        return false;
+    }
+
+    /**
+     * Scratch that {@link #experts} needs.
+     *
+     * @param rowType as there
+     * @param routed for the most tokens that there will be
+     * @param shared for as many tokens, or null
+     * @return F32 elements, which suffice for fewer tokens too, and for any x whose type is that of
+     *     rows, or any at all if rows are F32
+     */
+    default long expertsScratch(DType rowType, Bank routed, @Nullable Bank shared) {
+        return Composed.expertsScratch(this, rowType, routed, shared);
     }
 
     /**

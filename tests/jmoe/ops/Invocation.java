@@ -48,7 +48,10 @@ record Invocation(String op, Map<String, Tensor> inputs, Map<String, Tensor> out
                 groupedGemm(c, memory),
                 gateUpSwiglu(c, memory),
                 swiglu(c, memory),
-                unpermute(c, memory));
+                unpermute(c, memory),
+                FusedInvocation.routeSort(c, memory),
+                FusedInvocation.router(c, memory),
+                FusedInvocation.experts(c, memory));
     }
 
     /** Every operation on one case in plain memory. */
@@ -316,10 +319,10 @@ record Invocation(String op, Map<String, Tensor> inputs, Map<String, Tensor> out
     }
 
     /** The named tensors of the case's routing, copied into the memory. */
-    private static Map<String, Tensor> maps(Case c, Memory memory, String... names) {
+    static Map<String, Tensor> maps(Case c, Memory memory, String... names) {
         Map<String, Tensor> maps = new LinkedHashMap<>();
         try (Arena arena = Arena.ofConfined()) {
-            Map<String, Tensor> all = tensors(Cases.routing(arena, c));
+            Map<String, Tensor> all = named(Cases.routing(arena, c));
             for (String name : names) {
                 Tensor from = all.get(name);
                 Tensor copy = memory.allocate(from.dtype(), from.shape());
@@ -330,20 +333,22 @@ record Invocation(String op, Map<String, Tensor> inputs, Map<String, Tensor> out
         return maps;
     }
 
-    private static Map<String, Tensor> tensors(Routing routing) {
-        return Map.of(
-                "topkIds", routing.topkIds(),
-                "topkWeights", routing.topkWeights(),
-                "tokensPerExpert", routing.tokensPerExpert(),
-                "expertOffsets", routing.expertOffsets(),
-                "rowToSlot", routing.rowToSlot(),
-                "slotToRow", routing.slotToRow());
+    /** The tensors of a routing, by name. */
+    static Map<String, Tensor> named(Routing routing) {
+        Map<String, Tensor> tensors = new LinkedHashMap<>();
+        tensors.put("topkIds", routing.topkIds());
+        tensors.put("topkWeights", routing.topkWeights());
+        tensors.put("tokensPerExpert", routing.tokensPerExpert());
+        tensors.put("expertOffsets", routing.expertOffsets());
+        tensors.put("rowToSlot", routing.rowToSlot());
+        tensors.put("slotToRow", routing.slotToRow());
+        return tensors;
     }
 
     /** A routing of the given tensors; those the operation does not use are zero. */
-    private static Routing routing(Case c, Map<String, Tensor> arguments) {
+    static Routing routing(Case c, Map<String, Tensor> arguments) {
         Map<String, Tensor> unused =
-                tensors(Routing.allocate(Arena.ofAuto(), c.tokens(), c.topK(), c.numExperts()));
+                named(Routing.allocate(Arena.ofAuto(), c.tokens(), c.topK(), c.numExperts()));
         return new Routing(
                 arguments.getOrDefault("topkIds", unused.get("topkIds")),
                 arguments.getOrDefault("topkWeights", unused.get("topkWeights")),

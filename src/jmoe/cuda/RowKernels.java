@@ -1,0 +1,117 @@
+package jmoe.cuda;
+
+import jmoe.ops.Activation;
+import jmoe.ops.Kernels.Residual;
+import jmoe.ops.Routing;
+import jmoe.tensor.Tensor;
+
+import org.jspecify.annotations.Nullable;
+
+/** The operations that take rows as they come: permute, swiglu, unpermute. */
+final class RowKernels {
+    /** Columns that keep a block busy. */
+    private static final long MIN_COLUMNS = 1024;
+
+    private final CudaContext context;
+    private final CudaModule permute;
+    private final CudaModule swiglu;
+    private final CudaModule unpermute;
+
+    RowKernels(CudaContext context) {
+        this.context = context;
+        permute = context.module("permute");
+        swiglu = context.module("swiglu");
+        unpermute = context.module("unpermute");
+    }
+
+    void queuePermute(
+            Operands on, Tensor x, Routing routing, @Nullable Tensor weights, Tensor rows) {
+        int hidden = CudaKernels.int32("hidden", x.dim(1));
+        int maxRows = (int) rows.dim(0);
+        boolean copies = weights == null && x.dtype() == rows.dtype();
+        CudaKernel kernel =
+                copies ? permute.kernel("permute_copy") : permute.kernel(x.dtype(), rows.dtype());
+        Launch launch =
+                context.launch()
+                        .of(kernel)
+                        .pointer(on.in(x))
+                        .pointer(on.in(routing.rowToSlot()))
+                        .pointer(lastOffset(on, routing.expertOffsets()));
+        if (copies) {
+            launch.pointer(on.rowsOut(rows)).int32(maxRows);
+            launch.int64(x.dtype().numBytes(hidden)).int32(routing.topK());
+        } else {
+            launch.pointer(on.in(weights)).pointer(on.rowsOut(rows));
+            launch.int32(maxRows).int32(hidden).int32(routing.topK());
+        }
+        run(launch, kernel, maxRows, hidden);
+    }
+
+    void queueSwiglu(
+            Operands on,
+            Tensor gateUp,
+            Activation activation,
+            Tensor expertOffsets,
+            Tensor hidden) {
+        int maxRows = CudaKernels.int32("rows", gateUp.dim(0));
+        int intermediate = CudaKernels.int32("intermediate", hidden.dim(1));
+        CudaKernel kernel = swiglu.kernel(gateUp.dtype(), hidden.dtype());
+        Launch launch =
+                context.launch()
+                        .of(kernel)
+                        .pointer(on.in(gateUp))
+                        .pointer(lastOffset(on, expertOffsets))
+                        .pointer(on.rowsOut(hidden))
+                        .int32(maxRows)
+                        .int32(intermediate)
+                        .int32(KernelCodes.of(activation.kind()))
+                        .float32(activation.limit());
+        run(launch, kernel, maxRows, intermediate);
+    }
+
+    void queueUnpermute(
+            Operands on,
+            Tensor rows,
+            Routing routing,
+            @Nullable Tensor weights,
+            Residual residual,
+            Tensor y) {
+        Tensor addend = residual.addend();
+        Tensor identity = residual.identity();
+        int tokens = (int) routing.tokens();
+        int hidden = CudaKernels.int32("hidden", y.dim(1));
+        CudaKernel kernel = unpermute.kernel(rows.dtype(), y.dtype());
+        Launch launch =
+                context.launch()
+                        .of(kernel)
+                        .pointer(on.in(rows))
+                        .pointer(on.in(routing.slotToRow()))
+                        .pointer(on.in(routing.topkIds()))
+                        .pointer(on.in(weights))
+                        .pointer(on.in(addend))
+                        .pointer(on.in(identity))
+                        .pointer(on.out(y))
+                        .int32(tokens)
+                        .int32(hidden)
+                        .int32(routing.topK())
+                        .int32(addend == null ? 0 : KernelCodes.of(addend.dtype()))
+                        .int32(addend == null ? 1 : (int) addend.dim(0))
+                        .int32(identity == null ? 0 : KernelCodes.of(identity.dtype()))
+                        .int32(residual.firstIdentity())
+                        .float32((float) residual.factor());
+        run(launch, kernel, tokens, hidden);
+    }
+
+    /** Where the kernels read how many rows are routed. */
+    private static long lastOffset(Operands on, Tensor expertOffsets) {
+        return on.in(expertOffsets) + 4 * (expertOffsets.numElements() - 1);
+    }
+
+    /** Blocks take some rows each; where these are too few for the device, they share columns. */
+    private void run(Launch launch, CudaKernel kernel, long rows, long columns) {
+        long blocks = kernel.blocks(rows);
+        long unused = context.device().multiprocessors() / Math.max(1, blocks);
+        long useful = columns / MIN_COLUMNS;
+        launch.run(blocks, Math.max(1, Math.min(unused, useful)));
+    }
+}

@@ -1,0 +1,244 @@
+package jmoe.ops;
+
+import jmoe.ops.Kernels.Residual;
+import jmoe.tensor.Check;
+import jmoe.tensor.DType;
+import jmoe.tensor.Tensor;
+
+import org.jspecify.annotations.Nullable;
+
+import java.util.LinkedHashMap;
+import java.util.Map;
+
+/**
+ * The argument checks of the operations of {@link Kernels} that stand for several others, the same
+ * for every backend.
+ */
+public final class FusedArguments {
+    private FusedArguments() {}
+
+    /**
+     * Checks the arguments of {@link Kernels#routeSort}.
+     *
+     * @param logits as there
+     * @param config as there
+     * @param selectionBias as there
+     * @param tokenTypes as there
+     * @param routing as there
+     */
+    public static void routeSort(
+            Tensor logits,
+            RouterConfig config,
+            @Nullable Tensor selectionBias,
+            @Nullable Tensor tokenTypes,
+            Routing routing) {
+        Map<String, Tensor> inputs = new LinkedHashMap<>();
+        put(inputs, "logits", logits);
+        routeSort(logits, config, selectionBias, tokenTypes, routing, inputs);
+        Map<String, Tensor> outputs = new LinkedHashMap<>();
+        putAll(outputs, routing);
+        disjoint(outputs, inputs);
+    }
+
+    private static void routeSort(
+            Tensor logits,
+            RouterConfig config,
+            @Nullable Tensor selectionBias,
+            @Nullable Tensor tokenTypes,
+            Routing routing,
+            Map<String, Tensor> inputs) {
+        Arguments.route(logits, config, selectionBias, tokenTypes, routing);
+        Arguments.sortByExpert(routing);
+        int numExperts = config.numExperts();
+        Check.vector(
+                "tokensPerExpert", routing.tokensPerExpert(), DType.I32, "numExperts", numExperts);
+        put(inputs, "selectionBias", selectionBias);
+        put(inputs, "tokenTypes", tokenTypes);
+    }
+
+    /**
+     * Checks the arguments of {@link Kernels#router}.
+     *
+     * @param x as there
+     * @param router as there
+     * @param tokenTypes as there
+     * @param dense as there
+     * @param scratch as there
+     * @param scratchElements that are needed
+     * @param logits as there
+     * @param routing as there
+     */
+    public static void router(
+            Tensor x,
+            Router router,
+            @Nullable Tensor tokenTypes,
+            Routing dense,
+            Tensor scratch,
+            long scratchElements,
+            Tensor logits,
+            Routing routing) {
+        RouterWeights weights = router.weights();
+        long tokens = routing.tokens();
+        requireDense("dense", dense, tokens);
+        Check.floatMatrix("x", x, "tokens", tokens, "hidden", weights.weight().dim(2));
+        Check.accessible("weight", weights.weight());
+        Tensor bias = weights.bias();
+        if (bias != null) {
+            Check.accessible("bias", bias);
+        }
+        Arguments.hostOffsets(dense.expertOffsets(), tokens);
+        int numLogits = router.rule().numLogits();
+        Check.matrix("logits", logits, DType.F32, "tokens", tokens, "numLogits", numLogits);
+        Check.writable("logits", logits);
+        Map<String, Tensor> inputs = new LinkedHashMap<>();
+        routeSort(logits, router.rule(), weights.selectionBias(), tokenTypes, routing, inputs);
+        scratch(scratch, scratchElements);
+        put(inputs, "x", x);
+        put(inputs, "weight", weights.weight());
+        put(inputs, "bias", bias);
+        put(inputs, "expertOffsets", dense.expertOffsets());
+        Tensor gate = router.sharedGate();
+        Map<String, Tensor> outputs = new LinkedHashMap<>();
+        if (gate != null) {
+            Check.accessible("sharedGate", gate);
+            put(inputs, "sharedGate", gate);
+            Check.accessible("sharedWeights", dense.topkWeights());
+            Check.writable("sharedWeights", dense.topkWeights());
+            put(outputs, "sharedWeights", dense.topkWeights());
+        }
+        put(outputs, "scratch", scratch);
+        put(outputs, "logits", logits);
+        putAll(outputs, routing);
+        disjoint(outputs, inputs);
+    }
+
+    /**
+     * Checks the arguments of {@link Kernels#experts}.
+     *
+     * @param x as there
+     * @param routed as there
+     * @param shared as there
+     * @param residual as there
+     * @param rowType as there
+     * @param scratch as there
+     * @param scratchElements that are needed
+     * @param y as there
+     */
+    public static void experts(
+            Tensor x,
+            Bank routed,
+            @Nullable Bank shared,
+            Residual residual,
+            DType rowType,
+            Tensor scratch,
+            long scratchElements,
+            Tensor y) {
+        if (!rowType.isFloating()) {
+            throw new IllegalArgumentException(
+                    "rowType: expected F32, F16, BF16 or F64, got " + rowType);
+        }
+        Check.floating("x", x, "[tokens, hidden]", 2);
+        Map<String, Tensor> inputs = new LinkedHashMap<>();
+        put(inputs, "x", x);
+        bank(x, routed, inputs);
+        long tokens = routed.routing().tokens();
+        if (shared != null) {
+            requireDense("shared", shared.routing(), tokens);
+            Map<String, Tensor> ofShared = new LinkedHashMap<>();
+            bank(x, shared, ofShared);
+            ofShared.forEach((name, tensor) -> inputs.put("shared " + name, tensor));
+        }
+        Check.floatMatrix("y", y, "tokens", tokens, "hidden", x.dim(1));
+        Arguments.residual(residual, tokens, y);
+        Check.writable("y", y);
+        scratch(scratch, scratchElements);
+        Map<String, Tensor> outputs = new LinkedHashMap<>();
+        put(outputs, "y", y);
+        put(outputs, "scratch", scratch);
+        disjoint(outputs, inputs);
+        disjoint("scratch", scratch, "addend", residual.addend());
+        disjoint("scratch", scratch, "identity", residual.identity());
+    }
+
+    private static void bank(Tensor x, Bank bank, Map<String, Tensor> inputs) {
+        ExpertWeights experts = bank.experts();
+        Routing routing = bank.routing();
+        Arguments.bank(x, routing, bank.inputWeights(), experts);
+        Arguments.slots(routing);
+        Arguments.weights(bank.outputWeights(), routing);
+        for (Tensor weight : new Tensor[] {experts.gateUp(), experts.down()}) {
+            Check.accessible(weight == experts.down() ? "down" : "gateUp", weight);
+        }
+        put(inputs, "gateUp", experts.gateUp());
+        put(inputs, "down", experts.down());
+        put(inputs, "gateUpBias", experts.gateUpBias());
+        put(inputs, "downBias", experts.downBias());
+        put(inputs, "inputWeights", bank.inputWeights());
+        put(inputs, "outputWeights", bank.outputWeights());
+        put(inputs, "topkIds", routing.topkIds());
+        put(inputs, "expertOffsets", routing.expertOffsets());
+        put(inputs, "rowToSlot", routing.rowToSlot());
+        put(inputs, "slotToRow", routing.slotToRow());
+    }
+
+    private static void requireDense(String name, Routing routing, long tokens) {
+        if (routing.tokens() != tokens || routing.topK() != 1 || routing.numExperts() != 1) {
+            throw new IllegalArgumentException(
+                    name
+                            + ": expected a routing of tokens="
+                            + tokens
+                            + " to one expert, got "
+                            + routing.tokens()
+                            + " tokens, topK="
+                            + routing.topK()
+                            + ", numExperts="
+                            + routing.numExperts());
+        }
+    }
+
+    private static void scratch(Tensor scratch, long elements) {
+        boolean enough =
+                scratch.dtype() == DType.F32
+                        && scratch.rank() == 1
+                        && scratch.numElements() >= elements;
+        if (!enough) {
+            throw Check.mismatch("scratch", "F32 [at least elements=" + elements + "]", scratch);
+        }
+        Check.accessible("scratch", scratch);
+        Check.rowMajor("scratch", scratch);
+        Check.writable("scratch", scratch);
+    }
+
+    private static void putAll(Map<String, Tensor> tensors, Routing routing) {
+        tensors.put("topkIds", routing.topkIds());
+        tensors.put("topkWeights", routing.topkWeights());
+        tensors.put("tokensPerExpert", routing.tokensPerExpert());
+        tensors.put("expertOffsets", routing.expertOffsets());
+        tensors.put("rowToSlot", routing.rowToSlot());
+        tensors.put("slotToRow", routing.slotToRow());
+    }
+
+    private static void put(Map<String, Tensor> tensors, String name, @Nullable Tensor tensor) {
+        if (tensor != null) {
+            tensors.put(name, tensor);
+        }
+    }
+
+    private static void disjoint(Map<String, Tensor> outputs, Map<String, Tensor> inputs) {
+        outputs.forEach((name, output) -> {
+            inputs.forEach((inputName, input) -> Check.disjoint(name, output, inputName, input));
+            outputs.forEach((otherName, other) -> {
+                if (other != output) {
+                    Check.disjoint(name, output, otherName, other);
+                }
+            });
+        });
+    }
+
+    private static void disjoint(
+            String name, Tensor output, String inputName, @Nullable Tensor input) {
+        if (input != null) {
+            Check.disjoint(name, output, inputName, input);
+        }
+    }
+}

@@ -1,0 +1,41 @@
+package jmoe.ops;
+
+import jmoe.tensor.Check;
+import jmoe.tensor.DType;
+import jmoe.tensor.Tensor;
+
+import org.jspecify.annotations.Nullable;
+
+/**
+ * A router, and the gate of the shared expert, which reads the same tokens.
+ *
+ * @param rule how logits become experts and weights
+ * @param weights how a token becomes logits
+ * @param sharedGate F32, F16 or BF16 [1, 1, H]: the shared expert's weight is sigmoid(x g); null if
+ *     there is no such gate
+ */
+public record Router(RouterConfig rule, RouterWeights weights, @Nullable Tensor sharedGate) {
+    /** Checks types and shapes against each other. */
+    public Router {
+        if (weights.weight().dim(1) != rule.numLogits()) {
+            throw Check.mismatch(
+                    "weight", "[1, numLogits=" + rule.numLogits() + ", hidden]", weights.weight());
+        }
+        if (sharedGate != null) {
+            boolean usable =
+                    sharedGate.dtype().isFloating()
+                            && sharedGate.dtype() != DType.F64
+                            && sharedGate.rank() == 3
+                            && sharedGate.numElements() == sharedGate.dim(2)
+                            && sharedGate.dim(2) == hidden(weights);
+            if (!usable) {
+                String shape = "[1, 1, hidden=" + hidden(weights) + "]";
+                throw Check.mismatch("sharedGate", "F32, F16 or BF16 " + shape, sharedGate);
+            }
+        }
+    }
+
+    private static long hidden(RouterWeights weights) {
+        return weights.weight().dim(2);
+    }
+}

@@ -13,7 +13,8 @@ __device__ __forceinline__ void linger(uint64_t nanoseconds) {
 #endif
 }
 
-// out[i] = in[i] + value, late; ends: [blocks] u64, when each block was done. With trigger the next grid may start before.
+// out[i] = in[i] + value, late; ends: [blocks] u64, when each block was done. With trigger the next grid may start
+// before.
 extern "C" __global__ void __launch_bounds__(128)
     probe_grid_first(const int* in, int* out, unsigned long long* ends, int value, int trigger) {
 #ifdef JMOE_SM90
@@ -69,8 +70,8 @@ extern "C" __global__ void __launch_bounds__(128) probe_grid_handed_on(const int
 }
 JMOE_EXPORT(probe_grid_handed_on, 128, 1, 0);
 
-// parts: [blocks][128]. The last block to arrive adds up what other threads of all blocks have stored, and counts itself
-// in out[128]. arrivals is 0 before and after.
+// parts: [blocks][128]. The last block to arrive adds up what other threads of all blocks have stored, and counts
+// itself in out[128]. arrivals is 0 before and after.
 extern "C" __global__ void __launch_bounds__(128)
     probe_last_to_arrive(const int* in, int* parts, unsigned* arrivals, int* out) {
     JMOE_SHARED(int, is_last, [1]);

@@ -145,8 +145,8 @@ std::string name_of_party(const Party& party) {
 [[noreturn]] void overlap(const Access& access, DeviceAddress address, const char* earlier, const LaunchRun& run,
                           Place place) {
     std::string where = name_of(place);
-    fail_access(access, text("race on device memory %s: %s after %s by kernel %s%s%s, a launch in front of this one that "
-                             "may still be running: griddepcontrol.wait comes before it",
+    fail_access(access, text("race on device memory %s: %s after %s by kernel %s%s%s, a launch in front of this one "
+                             "that may still be running: griddepcontrol.wait comes before it",
                              describe_address(address, 1).c_str(), access.what, earlier, run.kernel->name,
                              where.empty() ? "" : " at ", where.c_str()));
 }

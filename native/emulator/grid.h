@@ -66,8 +66,8 @@ struct Launch {
     uint32_t dynamic_shared = 0;
     std::vector<std::byte> params;
 
-    // Programmatic stream serialisation: it may start before those in front of it have ended, of which the oldest waited
-    // for all before. Here they have ended all the same; the race build finds what would go wrong if they had not.
+    // Programmatic stream serialisation: it may start before those in front of it have ended, of which the oldest
+    // waited for all before. Here they have ended all the same; the race build finds what would go wrong if not.
     bool early = false;
     std::vector<std::shared_ptr<const LaunchRun>> before;
     std::shared_ptr<LaunchRun> run;

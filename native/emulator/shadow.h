@@ -82,7 +82,7 @@ struct Agent {
     uint32_t step = 1;
     Clock seen;      // what happened before now
     Clock fenced;    // of that, what a fence.proxy.async has made visible to the asynchronous proxy
-    Clock released;  // what happened before a __threadfence of this thread, or of one it knows of: its atomics hand it on
+    Clock released;  // what happened before a __threadfence, its own or one it knows of: what its atomics hand on
     Clock pending;   // what atomics brought in, to be seen after the next __threadfence
 
     // What follows is not part of what has been handed on.

@@ -1,4 +1,5 @@
-// Programmatic dependent launch: what an early launch must not touch before griddepcontrol.wait, and whom a wait serves.
+// Programmatic dependent launch: what an early launch must not touch before griddepcontrol.wait, and whom a wait
+// serves.
 #include "words.h"
 
 using check::Buffer;
@@ -189,8 +190,9 @@ void check_pairs() {
         if (how <= last_that_passes) {
             check::passes_always(name, [=] { return run_pair(How(how), true); });
         } else if (check::is_race_build()) {
-            const char* earlier = how == store_over_what_was_loaded ? "after a load by kernel checked at early_launches"
-                                                                    : "after a store by kernel checked at early_launches";
+            const bool over_a_load = how == store_over_what_was_loaded;
+            const char* earlier = over_a_load ? "after a load by kernel checked at early_launches"
+                                              : "after a store by kernel checked at early_launches";
             check::reports_somewhere(name, earlier, [=] { return run_pair(How(how), true); });
         }
     }
@@ -294,10 +296,10 @@ void check_report() {
     Stream stream;
     stream.run<producer>(two_warps, memory.in.data(), memory.x.data());
     const std::string error = stream.run_early<hasty>({1, 1}, memory.x.data(), memory.y.data());
-    const std::string start = emulator::text("kernel checked, early_launches.cpp:%d, block (0,0,0) thread (0,0,0): race "
-                                             "on device memory at 0x", hasty_line);
-    const std::string end = emulator::text(": load after a store by kernel checked at early_launches.cpp:%d, a launch in "
-                                           "front of this one that may still be running: griddepcontrol.wait comes "
+    const std::string start = emulator::text("kernel checked, early_launches.cpp:%d, block (0,0,0) thread (0,0,0): "
+                                             "race on device memory at 0x", hasty_line);
+    const std::string end = emulator::text(": load after a store by kernel checked at early_launches.cpp:%d, a launch "
+                                           "in front of this one that may still be running: griddepcontrol.wait comes "
                                            "before it", producer_line);
     const bool good = error.find(start) == 0 && error.size() > end.size() &&
                       error.compare(error.size() - end.size(), end.size(), end) == 0;

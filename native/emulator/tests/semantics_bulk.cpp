@@ -173,8 +173,8 @@ void check_loads() {
     });
 }
 
-// Two matrices of 2 * 40 rows of 72 halves: in each, 40 rows of one kind before 40 of another. A box takes eight rows of
-// one kind and the eight of the other that belong to them, four such groups in turn.
+// Two matrices of 2 * 40 rows of 72 halves: in each, 40 rows of one kind before 40 of another. A box takes eight rows
+// of one kind and the eight of the other that belong to them, four such groups in turn.
 constexpr int rows_of_kind = 40;
 constexpr int row_length = 72;
 constexpr int num_matrices = 2;

@@ -29,6 +29,8 @@ public abstract class KernelsContract
                 PermuteContract,
                 GroupedGemmContract,
                 GateUpSwigluContract,
+                RouterContract,
+                ExpertsContract,
                 PrepareContract,
                 MemoryContract,
                 SwigluContract,

@@ -90,6 +90,48 @@ public final class Tolerance {
     }
 
     /**
+     * As {@link #assertClose}, where numbers that were rounded on the way are large for some
+     * elements and small for others: instead of their type's eps of rms(want), an element may be
+     * off by four times that of the root of the sum of their squares, each as it enters the
+     * element.
+     *
+     * @param op operation, for the message
+     * @param name case, for the message
+     * @param got result of the backend
+     * @param want result of the reference, F64, same number of elements
+     * @param reduction terms of the longest sum behind an element
+     * @param intermediate in which numbers were stored on the way
+     * @param squares by element, the sum of the squares of these numbers
+     */
+    public static void assertRounded(
+            String op,
+            String name,
+            Tensor got,
+            Tensor want,
+            double reduction,
+            DType intermediate,
+            double[] squares) {
+        double base = SAFETY * ACCUMULATOR * Math.sqrt(reduction) * rms(want);
+        double eps = eps(got.dtype());
+        for (int i = 0; i < squares.length; i++) {
+            double w = want.getDouble(i);
+            double around = base + SAFETY * eps(intermediate) * Math.sqrt(squares[i]);
+            if (excess(got.getDouble(i), w, eps, around, got.dtype()) > 0) {
+                throw new AssertionError(
+                        "%s, %s: element %d of %s: got %s, want %s, bound %s"
+                                .formatted(
+                                        op,
+                                        name,
+                                        i,
+                                        got.describe(),
+                                        got.getDouble(i),
+                                        w,
+                                        eps * Math.abs(w) + around));
+            }
+        }
+    }
+
+    /**
      * As {@link #assertClose}, for an activation of sums that were rounded: an error of the gate is
      * multiplied by the up half and one of the up half by the gate.
      *

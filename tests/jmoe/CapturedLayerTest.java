@@ -257,7 +257,7 @@ final class CapturedLayerTest {
                                     Kernels.class.getClassLoader(),
                                     new Class<?>[] {Kernels.class},
                                     (proxy, method, arguments) -> {
-                                        if (method.getName().equals("fill")) {
+                                        if (method.getName().equals("experts")) {
                                             meanwhile.forEach(Runnable::run);
                                         }
                                         try {

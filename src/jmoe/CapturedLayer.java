@@ -27,10 +27,15 @@ import java.util.concurrent.atomic.AtomicBoolean;
  * }
  * </pre>
  *
- * <p>What {@link #replay} computes equals {@link MoeLayer#forward} bit by bit. One thread at a time
- * uses it.
+ * <p>What {@link #replay} computes equals {@link MoeLayer#forward} bit by bit, if the backend
+ * computes both in the same way. A GPU has one way for few tokens and one for many, which differ in
+ * the last places: a replay takes the way of {@link #maxTokens}, a forward pass that of its own
+ * tokens. A token's bits never depend on how many tokens a replay has. One thread at a time uses
+ * it.
  */
 public final class CapturedLayer implements AutoCloseable {
+    private static final long NOTHING = -1;
+
     private final MoeLayer layer;
     private final MoeConfig config;
     private final MoeWeights weights;
@@ -42,8 +47,22 @@ public final class CapturedLayer implements AutoCloseable {
     private final Tensor y;
     private final Tensor tokenTypes;
 
-    /** Of the dense layers: [0, tokens], written for each replay. */
+    /**
+     * What the pass reads: the types of the tokens that there are, -1 for the others. With several
+     * types that of the workspace, which says afterwards whose results are whose.
+     */
+    private final Tensor types;
+
+    /** Of the dense layers: [0, tokens]. */
     private final Tensor offsets;
+
+    /**
+     * What {@link #types} and {@link #offsets} say, so that the next replay may find them right.
+     */
+    private long preparedTokens = NOTHING;
+
+    /** Whether the caller may have written types. */
+    private boolean hasTypes;
 
     /**
      * Whether a token's result depends on the number of tokens, so that tokens which are absent
@@ -72,6 +91,11 @@ public final class CapturedLayer implements AutoCloseable {
             y = kernels.allocate(arena, type, maxTokens, config.hidden());
             tokenTypes = kernels.allocate(arena, DType.I32, maxTokens);
             offsets = kernels.allocate(arena, DType.I32, 2);
+            hasTypes = config.numTokenTypes() > 1;
+            types =
+                    hasTypes
+                            ? own.intermediates().tokenTypes()
+                            : kernels.allocate(arena, DType.I32, maxTokens);
             kernels.fill(tokenTypes, 0);
             kernels.fill(offsets, 0);
             if (!couplesTokens) {
@@ -97,14 +121,13 @@ public final class CapturedLayer implements AutoCloseable {
     private Replay capture(long tokens) {
         Intermediates on = workspace.intermediates();
         ForwardPass pass = new ForwardPass(config, weights, kernels, on, on.dense(tokens, offsets));
-        Tensor types = on.tokenTypes().slice(0, tokens);
+        Tensor ofTokens = types.slice(0, tokens);
         Tensor input = x.slice(0, tokens);
         Tensor output = y.slice(0, tokens);
         // Kernels and their scratch are there once they have run, and without tokens that is quick.
-        kernels.fill(types, -1);
-        kernels.fill(offsets, 0);
-        pass.run(input, types, output);
-        return kernels.capture(() -> pass.run(input, types, output));
+        prepare(0);
+        pass.run(input, ofTokens, output);
+        return kernels.capture(() -> pass.run(input, ofTokens, output));
     }
 
     /**
@@ -130,9 +153,10 @@ public final class CapturedLayer implements AutoCloseable {
      * The types of the tokens, to be written before a replay; all 0 at first.
      *
      * @return I32 [maxTokens], where the backend computes; as in {@link MoeLayer#forward}, but not
-     *     checked
+     *     checked. Replays are quicker as long as this has never been asked for
      */
     public Tensor tokenTypes() {
+        hasTypes = true;
         return tokenTypes;
     }
 
@@ -197,11 +221,30 @@ public final class CapturedLayer implements AutoCloseable {
             replay = capture(capturedTokens);
             replays.put(capturedTokens, replay);
         }
-        Tensor types = workspace.intermediates().tokenTypes();
-        kernels.copy(tokenTypes.slice(0, tokens), types.slice(0, tokens));
-        kernels.fill(types.slice(tokens, capturedTokens - tokens), -1);
-        kernels.fill(offsets.slice(1, 1), (int) tokens);
+        prepare(tokens);
+        if (hasTypes) {
+            kernels.copy(tokenTypes.slice(0, tokens), types.slice(0, tokens));
+        }
         replay.run();
+    }
+
+    /**
+     * Says how many tokens there are: for a host that has only the graph to launch, every call
+     * counts.
+     */
+    private void prepare(long tokens) {
+        // Another pass in the workspace may have left its own types there.
+        boolean shared = config.numTokenTypes() > 1;
+        if (tokens == preparedTokens && !shared) {
+            return;
+        }
+        preparedTokens = NOTHING;
+        if (!hasTypes) {
+            kernels.fill(types.slice(0, tokens), 0);
+        }
+        kernels.fill(types.slice(tokens, maxTokens - tokens), -1);
+        kernels.fill(offsets.slice(1, 1), (int) tokens);
+        preparedTokens = tokens;
     }
 
     /**

@@ -10,6 +10,7 @@ import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;
+import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
@@ -30,6 +31,9 @@ import java.util.stream.Stream;
 final class CapturedLayerTest {
     private static final int MAX_TOKENS = 9;
 
+    /** System property: which way of computing a GPU takes. */
+    private static final String CUDA_PATH = "jmoe.cuda.path";
+
     private static final int[] COUNTS = {9, 0, 1, 7, 9, 7, 1, 0, 5};
 
     /** Every way of routing, of sharing and of projecting; the last three couple tokens. */
@@ -47,6 +51,11 @@ final class CapturedLayerTest {
                     "doge-0",
                     "nllb_moe-0",
                     "switch_transformers-0");
+
+    @AfterEach
+    void clearPath() {
+        System.clearProperty(CUDA_PATH);
+    }
 
     static Stream<Backend> backends() {
         return Stream.of(Backend.values()).filter(backend -> backend.unavailable().isEmpty());
@@ -156,18 +165,42 @@ final class CapturedLayerTest {
         }
     }
 
+    /** On a GPU either for few tokens or for many: by itself it might take both ways. */
     @ParameterizedTest
     @MethodSource("backends")
     void replay_ofSixteenBits_givesTheBitsOfForward(Backend backend) {
-        for (DType type : List.of(DType.BF16, DType.F16)) {
-            try (Kernels kernels = backend.open(2);
-                    Replays replays = new Replays("deepseek_v3-0", kernels, type, type)) {
-                assertThat(replays.captured.x().dtype()).isEqualTo(type);
-                for (int tokens : new int[] {9, 2, 5}) {
-                    replays.poison();
-                    replays.replay(tokens);
-                    replays.check(type + " " + tokens, tokens);
+        for (String path : List.of("decode", "large")) {
+            System.setProperty(CUDA_PATH, path);
+            for (DType type : List.of(DType.BF16, DType.F16)) {
+                try (Kernels kernels = backend.open(2);
+                        Replays replays = new Replays("deepseek_v3-0", kernels, type, type)) {
+                    assertThat(replays.captured.x().dtype()).isEqualTo(type);
+                    for (int tokens : new int[] {9, 2, 5}) {
+                        replays.poison();
+                        replays.replay(tokens);
+                        replays.check(path + " " + type + " " + tokens, tokens);
+                    }
                 }
+            }
+        }
+    }
+
+    /** Types are read from the replay on that follows the first question for them. */
+    @ParameterizedTest
+    @MethodSource("backends")
+    void replay_leavesOutTokensThatAreAbsent(Backend backend) {
+        try (Kernels kernels = backend.open(2);
+                Replays replays = new Replays("mixtral-0", kernels, DType.F32, DType.F32)) {
+            replays.replay(5);
+            replays.check("all there", 5);
+            replays.types = Tensor.allocate(replays.arena, DType.I32, 5);
+            for (int absent : new int[] {0, 3, 4}) {
+                for (int token = 0; token < 5; token++) {
+                    replays.types.setInt(token, token == absent ? -1 : 0);
+                }
+                kernels.copy(replays.types, replays.captured.tokenTypes().slice(0, 5));
+                replays.replay(5);
+                replays.check("token " + absent + " absent", 5);
             }
         }
     }
@@ -257,7 +290,7 @@ final class CapturedLayerTest {
                                     Kernels.class.getClassLoader(),
                                     new Class<?>[] {Kernels.class},
                                     (proxy, method, arguments) -> {
-                                        if (method.getName().equals("fill")) {
+                                        if (method.getName().equals("experts")) {
                                             meanwhile.forEach(Runnable::run);
                                         }
                                         try {

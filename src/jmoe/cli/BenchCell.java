@@ -9,6 +9,7 @@ import java.lang.management.MemoryPoolMXBean;
 import java.lang.management.MemoryType;
 import java.util.Arrays;
 import java.util.EnumMap;
+import java.util.List;
 import java.util.Map;
 
 /**
@@ -28,6 +29,7 @@ import java.util.Map;
  * @param allocatedBytes on the Java heap by one pass
  * @param workspaceBytes of native memory for intermediate results
  * @param notFinite values of a result that are not numbers
+ * @param hostNanos that the host takes to launch a replay, median; NaN if nothing is replayed
  */
 record BenchCell(
         int tokens,
@@ -43,7 +45,8 @@ record BenchCell(
         long peakHeapBytes,
         long allocatedBytes,
         long workspaceBytes,
-        long notFinite) {
+        long notFinite,
+        double hostNanos) {
     private static final int MAX_ATTEMPTS = 3;
     private static final int MIN_WARM_UP_PASSES = 3;
     private static final long MAX_WARM_UP_NANOS = 20_000_000_000L;
@@ -104,6 +107,7 @@ record BenchCell(
         int turns = layer.emulated() ? 1 : TURNS;
         double[] samples = new double[layer.emulated() ? 1 : ENOUGH_PASSES];
         int count = 0;
+        Replays replays;
         try (CapturedPasses captured = batches.capture()) {
             if (!layer.emulated()) {
                 captured.nanos(turns);
@@ -116,30 +120,55 @@ record BenchCell(
             }
             total.allocated =
                     (allocatedSoFar() - allocated) / ((long) count * turns * captured.count());
+            replays = Replays.of(batches.work(captured), captured.hostNanos(turns));
         }
-        double[] sorted = Arrays.copyOf(samples, count);
-        Arrays.sort(sorted);
-        BenchCell cell = of(batches, passes, total, Double.NaN);
-        return cell.timed(count, sorted[count / 2], sorted[0], sorted[count - 1]);
+        return of(batches, passes, total, Double.NaN).replayed(samples, count, replays);
     }
 
-    /** The same with the times of other passes. */
-    private BenchCell timed(int count, double median, double min, double max) {
+    /** The same with the times of replays, and the work of the batches that they were for. */
+    private BenchCell replayed(double[] samples, int count, Replays replays) {
+        double[] sorted = Arrays.copyOf(samples, count);
+        Arrays.sort(sorted);
         return new BenchCell(
                 tokens,
                 count,
-                median,
-                min,
-                max,
+                sorted[count / 2],
+                sorted[0],
+                sorted[count - 1],
                 stageNanos,
-                flops,
-                bytes,
-                experts,
+                replays.flops,
+                replays.bytes,
+                replays.experts,
                 otherLoad,
                 peakHeapBytes,
                 allocatedBytes,
                 workspaceBytes,
-                notFinite);
+                notFinite,
+                replays.hostNanos);
+    }
+
+    /**
+     * What the captured passes came to, apart from their time.
+     *
+     * @param flops mean
+     * @param bytes of the weights of the distinct experts that were asked for, and those that every
+     *     pass reads; mean
+     * @param experts that had rows, mean
+     * @param hostNanos of a launch, median
+     */
+    private record Replays(double flops, double bytes, double experts, double hostNanos) {
+        static Replays of(List<BenchLayer.Work> works, double hostNanos) {
+            double flops = 0;
+            double bytes = 0;
+            double experts = 0;
+            for (BenchLayer.Work work : works) {
+                flops += work.flops();
+                bytes += work.bytes();
+                experts += work.experts();
+            }
+            int count = works.size();
+            return new Replays(flops / count, bytes / count, experts / count, hostNanos);
+        }
     }
 
     /** Sums over passes. */
@@ -215,7 +244,8 @@ record BenchCell(
                 total.peakHeap,
                 total.allocated,
                 batches.workspaceBytes(),
-                batches.notFinite());
+                batches.notFinite(),
+                Double.NaN);
     }
 
     private static long allocatedSoFar() {
@@ -256,9 +286,12 @@ record BenchCell(
 
     /**
      * Share of the layer that is spent on finding and moving rows. Replayed passes take less than
-     * their stages one by one.
+     * their stages one by one. NaN where these steps are not apart from the others.
      */
     double movesShare() {
+        if (stageNanos.containsKey(Stage.EXPERTS)) {
+            return Double.NaN;
+        }
         double nanos = 0;
         double stages = 0;
         for (double stage : stageNanos.values()) {

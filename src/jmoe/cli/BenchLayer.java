@@ -13,6 +13,8 @@ import jmoe.tensor.Tensor;
 import org.jspecify.annotations.Nullable;
 
 import java.lang.foreign.Arena;
+import java.util.ArrayList;
+import java.util.List;
 
 /** A preset with random weights on one backend. */
 final class BenchLayer implements AutoCloseable {
@@ -135,6 +137,15 @@ final class BenchLayer implements AutoCloseable {
         /** What the last pass did. */
         Work work() {
             return Work.of(preset.config(), type, tokens, workspace.tokensPerExpert());
+        }
+
+        /** What the last replays did, one by one. */
+        List<Work> work(CapturedPasses passes) {
+            List<Work> works = new ArrayList<>();
+            for (Tensor tokensPerExpert : passes.tokensPerExpert()) {
+                works.add(Work.of(preset.config(), type, tokens, tokensPerExpert));
+            }
+            return works;
         }
 
         /** Values of the last result that are not finite. */

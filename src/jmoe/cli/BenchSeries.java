@@ -117,27 +117,40 @@ record BenchSeries(
     }
 
     private void printRates(Screen screen) {
-        TextTable table =
-                new TextTable(
-                        "rrrrrrrr",
-                        "tokens",
-                        "ms (median)",
-                        "min - max",
-                        "GFLOP/s",
-                        onDevice() ? "of dense" : "of FMA",
-                        "GB/s",
-                        onDevice() ? "of copy" : "of stream",
-                        "experts");
+        List<String> heading =
+                new ArrayList<>(
+                        List.of(
+                                "tokens",
+                                "ms (median)",
+                                "min - max",
+                                "GFLOP/s",
+                                onDevice() ? "of dense" : "of FMA",
+                                "GB/s",
+                                onDevice() ? "of copy" : "of stream",
+                                "experts"));
+        if (onDevice()) {
+            heading.add("host us");
+        }
+        TextTable table = new TextTable("r".repeat(heading.size()), heading.toArray(String[]::new));
         for (BenchCell cell : cells) {
-            table.row(
-                    Units.exact(cell.tokens()),
-                    (cell.disturbed() ? "* " : "") + Units.millis(cell.medianNanos()),
-                    Units.millis(cell.minNanos()) + " - " + Units.millis(cell.maxNanos()),
-                    Units.significant(cell.gflops()),
-                    percent(cell.gflops() / ceilings.fmaGflops()),
-                    Units.significant(cell.gbps()),
-                    percent(cell.gbps() / ceilings.streamGbps()),
-                    Units.significant(cell.experts()));
+            List<String> row =
+                    new ArrayList<>(
+                            List.of(
+                                    Units.exact(cell.tokens()),
+                                    (cell.disturbed() ? "* " : "")
+                                            + Units.millis(cell.medianNanos()),
+                                    Units.millis(cell.minNanos())
+                                            + " - "
+                                            + Units.millis(cell.maxNanos()),
+                                    Units.significant(cell.gflops()),
+                                    percent(cell.gflops() / ceilings.fmaGflops()),
+                                    Units.significant(cell.gbps()),
+                                    percent(cell.gbps() / ceilings.streamGbps()),
+                                    Units.significant(cell.experts())));
+            if (onDevice()) {
+                row.add(String.format(Locale.ROOT, "%.1f", cell.hostNanos() / 1e3));
+            }
+            table.row(row.toArray(String[]::new));
         }
         table.print(screen);
     }
@@ -154,7 +167,8 @@ record BenchSeries(
             for (Stage stage : stages) {
                 row.add(Units.millis(cell.stageNanos().getOrDefault(stage, 0.0)));
             }
-            row.add(String.format(Locale.ROOT, "%.1f%%", 100 * cell.movesShare()));
+            double moves = cell.movesShare();
+            row.add(Double.isNaN(moves) ? "-" : String.format(Locale.ROOT, "%.1f%%", 100 * moves));
             table.row(row.toArray(String[]::new));
         }
         table.print(screen);
@@ -227,12 +241,13 @@ record BenchSeries(
         Map<String, Object> stages = new LinkedHashMap<>();
         cell.stageNanos().forEach((stage, nanos) -> stages.put(id(stage), nanos / 1e6));
         json.put("stages", stages);
-        json.put("moves_share", cell.movesShare());
+        json.put("moves_share", json(cell.movesShare()));
         json.put("of_fma", cell.gflops() / ceilings.fmaGflops());
         json.put("of_stream", cell.gbps() / ceilings.streamGbps());
         json.put("ceilings", json(ceilings));
         json.put("threads", threads);
         json.put("timing", onDevice() ? "graph" : "host");
+        json.put("host_us_per_replay", json(cell.hostNanos() / 1e3));
         json.put("passes", cell.passes());
         json.put("flops", cell.flops());
         json.put("weight_bytes_touched", cell.bytes());

@@ -9,6 +9,7 @@ import jmoe.tensor.Tensor;
 import org.jspecify.annotations.Nullable;
 
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 
 /**
@@ -67,6 +68,38 @@ final class CapturedPasses implements AutoCloseable {
      */
     double nanos(int turns) {
         return kernels.nanos(() -> replay(turns)) / (turns * passes.size());
+    }
+
+    /**
+     * Launches all of them while the device has little else to do, so that the host waits for
+     * nothing.
+     *
+     * @param turns of each
+     * @return what the host took for one, median
+     */
+    double hostNanos(int turns) {
+        long[] samples = new long[turns * passes.size()];
+        int count = 0;
+        for (int turn = 0; turn < turns; turn++) {
+            kernels.synchronise();
+            for (CapturedLayer pass : passes) {
+                long start = System.nanoTime();
+                pass.replay(tokens);
+                samples[count++] = System.nanoTime() - start;
+            }
+        }
+        kernels.synchronise();
+        Arrays.sort(samples);
+        return samples[count / 2];
+    }
+
+    /** How many tokens each expert had in the last replays, one tensor for each pass. */
+    List<Tensor> tokensPerExpert() {
+        List<Tensor> loads = new ArrayList<>();
+        for (CapturedLayer pass : passes) {
+            loads.add(pass.workspace().tokensPerExpert());
+        }
+        return loads;
     }
 
     private void replay(int turns) {

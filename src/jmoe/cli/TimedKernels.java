@@ -1,9 +1,12 @@
 package jmoe.cli;
 
 import jmoe.ops.Activation;
+import jmoe.ops.Bank;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.Kernels;
+import jmoe.ops.Router;
 import jmoe.ops.RouterConfig;
+import jmoe.ops.RouterWeights;
 import jmoe.ops.Routing;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
@@ -22,16 +25,22 @@ import java.util.Map;
  * <p>One pass at a time: the figures of concurrent passes would mix.
  */
 final class TimedKernels implements Kernels {
-    /** The operations; products with one group (router, shared down, projections) are dense. */
+    /**
+     * The operations; products with one group (router, shared down, projections) are dense. A
+     * backend that computes the router or the experts in kernels of its own has those as a stage;
+     * what it does in it are not the others.
+     */
     enum Stage {
         DENSE,
         ROUTE,
         SORT,
+        ROUTER,
         PERMUTE,
         GATE_UP,
         GEMM,
         SWIGLU,
-        UNPERMUTE
+        UNPERMUTE,
+        EXPERTS
     }
 
     /** Subtract the maximum, exponential, sum, compare. */
@@ -125,6 +134,125 @@ final class TimedKernels implements Kernels {
                         + rows(onHost(routing.expertOffsets())) * Integer.BYTES
                         + routing.slotToRow().numBytes();
         add(Stage.SORT, nanos, touched, 0);
+    }
+
+    /** On a device in one kernel; elsewhere it is what it is made of. */
+    @Override
+    public void routeSort(
+            Tensor logits,
+            RouterConfig config,
+            @Nullable Tensor selectionBias,
+            @Nullable Tensor tokenTypes,
+            Routing routing) {
+        if (!logits.isDevice()) {
+            Kernels.super.routeSort(logits, config, selectionBias, tokenTypes, routing);
+            return;
+        }
+        double nanos =
+                kernels.nanos(() ->
+                        kernels.routeSort(logits, config, selectionBias, tokenTypes, routing));
+        long touched =
+                logits.numBytes() + bytes(selectionBias) + bytes(tokenTypes) + bytes(routing);
+        add(Stage.ROUTE, nanos, touched, FLOPS_PER_LOGIT * logits.numElements());
+    }
+
+    @Override
+    public void router(
+            Tensor x,
+            Router router,
+            @Nullable Tensor tokenTypes,
+            Routing dense,
+            Tensor scratch,
+            Tensor logits,
+            Routing routing) {
+        if (!kernels.fusesRouter(x, router, routing)) {
+            Kernels.super.router(x, router, tokenTypes, dense, scratch, logits, routing);
+            return;
+        }
+        double nanos =
+                kernels.nanos(() ->
+                        kernels.router(x, router, tokenTypes, dense, scratch, logits, routing));
+        RouterWeights weights = router.weights();
+        long touched =
+                x.numBytes()
+                        + weights.weight().numBytes()
+                        + bytes(weights.bias())
+                        + bytes(weights.selectionBias())
+                        + bytes(router.sharedGate())
+                        + bytes(tokenTypes)
+                        + logits.numBytes()
+                        + bytes(routing);
+        long products = weights.weight().numElements();
+        if (router.sharedGate() != null) {
+            products += x.dim(1);
+        }
+        long flops = 2 * x.dim(0) * products + FLOPS_PER_LOGIT * logits.numElements();
+        add(Stage.ROUTER, nanos, touched, flops);
+    }
+
+    @Override
+    public boolean fusesRouter(Tensor x, Router router, Routing routing) {
+        return kernels.fusesRouter(x, router, routing);
+    }
+
+    @Override
+    public long routerScratch(DType x, Router router, long tokens) {
+        return kernels.routerScratch(x, router, tokens);
+    }
+
+    @Override
+    public void experts(
+            Tensor x,
+            Bank routed,
+            @Nullable Bank shared,
+            Residual residual,
+            DType rowType,
+            Tensor scratch,
+            Tensor y) {
+        if (!kernels.fusesExperts(x, routed, shared, rowType)) {
+            Kernels.super.experts(x, routed, shared, residual, rowType, scratch, y);
+            return;
+        }
+        double nanos =
+                kernels.nanos(
+                        () -> kernels.experts(x, routed, shared, residual, rowType, scratch, y));
+        long touched = x.numBytes() + bytes(residual.addend()) + y.numBytes() + weightBytes(routed);
+        long flops = flops(routed);
+        if (shared != null) {
+            touched += weightBytes(shared);
+            flops += flops(shared);
+        }
+        add(Stage.EXPERTS, nanos, touched, flops);
+    }
+
+    @Override
+    public boolean fusesExperts(Tensor x, Bank routed, @Nullable Bank shared, DType rowType) {
+        return kernels.fusesExperts(x, routed, shared, rowType);
+    }
+
+    @Override
+    public long expertsScratch(DType rowType, Bank routed, @Nullable Bank shared) {
+        return kernels.expertsScratch(rowType, routed, shared);
+    }
+
+    /** Both weights of the experts that have rows. */
+    private long weightBytes(Bank bank) {
+        Tensor gateUp = bank.experts().gateUp();
+        long groups = groupsWithRows(onHost(bank.routing().expertOffsets()), gateUp);
+        long elements = matrixElements(bank.experts());
+        return gateUp.dtype().numBytes(groups * elements) + bytes(bank.outputWeights());
+    }
+
+    private long flops(Bank bank) {
+        Tensor offsets = onHost(bank.routing().expertOffsets());
+        long rows = offsets.getInt(bank.experts().numExperts());
+        long activations = FLOPS_PER_ACTIVATION * bank.experts().intermediate();
+        return rows * (2 * matrixElements(bank.experts()) + activations);
+    }
+
+    /** Of one expert. */
+    private static long matrixElements(ExpertWeights experts) {
+        return experts.hidden() * (experts.gateUp().dim(1) + experts.intermediate());
     }
 
     @Override
@@ -272,6 +400,16 @@ final class TimedKernels implements Kernels {
 
     private static long rows(Tensor expertOffsets) {
         return expertOffsets.getInt(expertOffsets.numElements() - 1);
+    }
+
+    /** What routing and sorting write. */
+    private static long bytes(Routing routing) {
+        return routing.topkIds().numBytes()
+                + routing.topkWeights().numBytes()
+                + routing.tokensPerExpert().numBytes()
+                + routing.expertOffsets().numBytes()
+                + routing.rowToSlot().numBytes()
+                + routing.slotToRow().numBytes();
     }
 
     private static long bytes(@Nullable Tensor tensor) {

@@ -55,7 +55,12 @@ final class BenchCellTest {
             assertThat(cell.flops())
                     .isEqualTo(2.0 * TOKENS * HIDDEN * (TOP_K * 3 * INTERMEDIATE + EXPERTS));
             assertThat(cell.experts()).isBetween(2.0, 4.0);
-            assertThat(cell.movesShare()).isBetween(0.0, 1.0);
+            boolean apart = !cell.stageNanos().containsKey(TimedKernels.Stage.EXPERTS);
+            if (apart) {
+                assertThat(cell.movesShare()).isBetween(0.0, 1.0);
+            } else {
+                assertThat(cell.movesShare()).isNaN();
+            }
             assertThat(cell.notFinite()).isZero();
             assertThat(cell.disturbed()).isFalse();
 
@@ -74,6 +79,9 @@ final class BenchCellTest {
                             List.of(cell),
                             Map.of());
             assertThat(series.json().getFirst()).containsEntry("timing", "graph");
+            assertThat(cell.hostNanos()).isPositive();
+            assertThat((double) series.json().getFirst().get("host_us_per_replay"))
+                    .isEqualTo(cell.hostNanos() / 1e3);
         }
     }
 
@@ -89,6 +97,14 @@ final class BenchCellTest {
                     .isEqualTo(layer.emulated() ? 1 : CapturedPasses.batches(TOKENS));
             assertThat(passes.nanos(1)).isNotNegative();
             assertThat(passes.nanos(2)).isNotNegative();
+            assertThat(passes.hostNanos(2)).isPositive();
+            assertThat(passes.tokensPerExpert()).hasSize(passes.count());
+            for (BenchLayer.Work work : batches.work(passes)) {
+                long fixed = type.numBytes((long) HIDDEN * EXPERTS);
+                long expert = type.numBytes(3L * HIDDEN * INTERMEDIATE);
+                assertThat(work.experts()).isBetween(TOP_K, EXPERTS);
+                assertThat(work.bytes()).isEqualTo(fixed + work.experts() * expert);
+            }
         }
     }
 }

@@ -33,6 +33,7 @@ final class ContractRun {
             String arg = args[turn];
             Schedule.of(arg).set();
             forceTile(turn);
+            forcePath(turn);
             Failures failures = new Failures(arg);
             launcher.execute(request(), failures);
             System.out.println(
@@ -54,6 +55,12 @@ final class ContractRun {
         } else {
             System.clearProperty(GroupedGemm.TILE_PROPERTY);
         }
+    }
+
+    /** By themselves, few tokens always take one of the paths. */
+    private static void forcePath(int turn) {
+        DecodePath[] paths = DecodePath.values();
+        System.setProperty(DecodePath.PROPERTY, paths[turn % paths.length].id());
     }
 
     /** Combinations are for the fast build, and for the check programs of the kernels. */

@@ -83,15 +83,14 @@ interface RouterContract extends Contract {
     default void router_agreesWithReference(int tokens) {
         for (RouterConfig rule : RULES) {
             for (DType type : Cases.FLOATING) {
-                for (int hidden : new int[] {24, 37}) {
-                    try (Arena arena = Arena.ofConfined()) {
-                        Case c = new Case(tokens, EXPERTS, 2, hidden, 1, Pattern.UNIFORM);
-                        RouterProblem problem = RouterProblem.of(arena, c, type, rule);
-                        check("plain", problem);
-                        check("biased", problem.biased());
-                        check("gate", problem.withGate(type));
-                        check("absent", problem.biased().withGate(type).withTypes());
-                    }
+                // Whole vectors of 16 bytes, and not.
+                int hidden = (RULES.indexOf(rule) + type.ordinal()) % 2 == 0 ? 24 : 37;
+                try (Arena arena = Arena.ofConfined()) {
+                    Case c = new Case(tokens, EXPERTS, 2, hidden, 1, Pattern.UNIFORM);
+                    RouterProblem problem = RouterProblem.of(arena, c, type, rule);
+                    check("plain", problem);
+                    check("biased, with a gate", problem.biased().withGate(type));
+                    check("some absent", problem.withGate(type).withTypes());
                 }
             }
         }

@@ -17,8 +17,8 @@ import java.util.concurrent.TimeUnit;
 
 /**
  * The contract at small sizes on the race build of the emulator, which sees every memory access,
- * under ten schedules: nine that are always the same, and one whose seed is new in every run
- * and printed.
+ * under ten schedules: nine that are always the same, and one whose seed is new in every run and
+ * printed.
  */
 final class RaceTest {
     private static final int SCHEDULES = 10;

@@ -5,8 +5,13 @@ import static org.assertj.core.api.Assertions.assertThat;
 import jmoe.cli.TimedKernels.Meter;
 import jmoe.cli.TimedKernels.Stage;
 import jmoe.ops.Activation;
+import jmoe.ops.Bank;
+import jmoe.ops.ExpertWeights;
+import jmoe.ops.Kernels;
 import jmoe.ops.Kernels.Residual;
+import jmoe.ops.Router;
 import jmoe.ops.RouterConfig;
+import jmoe.ops.RouterWeights;
 import jmoe.ops.Routing;
 import jmoe.reference.ReferenceKernels;
 import jmoe.tensor.DType;
@@ -14,8 +19,11 @@ import jmoe.tensor.Tensor;
 
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 
 import java.lang.foreign.Arena;
+import java.lang.reflect.Proxy;
 
 /** Four tokens, two of five experts each, of which two experts get all tokens. */
 final class TimedKernelsTest {
@@ -122,6 +130,72 @@ final class TimedKernelsTest {
                 Stage.UNPERMUTE,
                 4 * (ROWS * HIDDEN + ROWS + ROWS + HIDDEN + TOKENS * HIDDEN),
                 2 * ROWS * HIDDEN);
+    }
+
+    /** Step by step where a backend has no kernels of its own for it, else as one stage. */
+    @ParameterizedTest
+    @ValueSource(booleans = {false, true})
+    void experts_areOneStageIfTheyAreFused(boolean fused) {
+        sort();
+        kernels.reset();
+        TimedKernels timed = fused ? new TimedKernels(fusing(kernels)) : kernels;
+        ExpertWeights experts =
+                new ExpertWeights(
+                        f32(EXPERTS, 2 * INTERMEDIATE, HIDDEN),
+                        f32(EXPERTS, HIDDEN, INTERMEDIATE),
+                        null,
+                        null,
+                        Activation.SWIGLU);
+        Bank bank = new Bank(experts, routing, null, routing.topkWeights());
+        Tensor scratch = f32(timed.expertsScratch(DType.F32, bank, null));
+        Tensor y = f32(TOKENS, HIDDEN);
+        timed.experts(f32(TOKENS, HIDDEN), bank, null, Residual.NONE, DType.F32, scratch, y);
+        assertThat(timed.meter(Stage.EXPERTS).calls()).isEqualTo(fused ? 1 : 0);
+        assertThat(timed.meter(Stage.GATE_UP).calls()).isEqualTo(fused ? 0 : 1);
+        assertThat(timed.meter(Stage.UNPERMUTE).calls()).isEqualTo(fused ? 0 : 1);
+        if (fused) {
+            int matrices = 3 * HIDDEN * INTERMEDIATE;
+            Meter meter = timed.meter(Stage.EXPERTS);
+            assertThat(meter.bytes())
+                    .isEqualTo(4 * (2 * TOKENS * HIDDEN + 2 * matrices + TOKENS * TOP_K));
+            assertThat(meter.flops()).isEqualTo(ROWS * (2 * matrices + 4 * INTERMEDIATE));
+        }
+    }
+
+    @ParameterizedTest
+    @ValueSource(booleans = {false, true})
+    void router_isOneStageIfItIsFused(boolean fused) {
+        TimedKernels timed = fused ? new TimedKernels(fusing(kernels)) : kernels;
+        Router router =
+                new Router(
+                        RouterConfig.softmaxTopK(EXPERTS, TOP_K, true),
+                        new RouterWeights(f32(1, EXPERTS, HIDDEN), null, null),
+                        f32(1, 1, HIDDEN));
+        Routing dense = Routing.allocate(arena, TOKENS, 1, 1);
+        kernels.sortByExpert(dense);
+        kernels.reset();
+        Tensor scratch = f32(timed.routerScratch(DType.F32, router, TOKENS));
+        timed.router(
+                f32(TOKENS, HIDDEN), router, null, dense, scratch, f32(TOKENS, EXPERTS), routing);
+        assertThat(timed.meter(Stage.ROUTER).calls()).isEqualTo(fused ? 1 : 0);
+        assertThat(timed.meter(Stage.DENSE).calls()).isEqualTo(fused ? 0 : 2);
+        assertThat(timed.meter(Stage.SORT).calls()).isEqualTo(fused ? 0 : 1);
+        if (fused) {
+            assertThat(timed.meter(Stage.ROUTER).flops())
+                    .isEqualTo(2 * TOKENS * HIDDEN * (EXPERTS + 1) + 4 * TOKENS * EXPERTS);
+        }
+    }
+
+    /** The same backend, which says that it has kernels of its own. */
+    private static Kernels fusing(Kernels kernels) {
+        return (Kernels)
+                Proxy.newProxyInstance(
+                        Kernels.class.getClassLoader(),
+                        new Class<?>[] {Kernels.class},
+                        (proxy, method, arguments) ->
+                                method.getName().startsWith("fuses")
+                                        ? (Object) true
+                                        : method.invoke(kernels, arguments));
     }
 
     @Test

@@ -67,7 +67,7 @@ final class ContractRun {
     private static LauncherDiscoveryRequest request() {
         return LauncherDiscoveryRequestBuilder.request()
                 .selectors(selectClass(CudaKernelsTest.class))
-                .filters(TagFilter.excludeTags("large", "broad"))
+                .filters(TagFilter.excludeTags("large", "broad", "arguments"))
                 .build();
     }
 

@@ -10,6 +10,7 @@ import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
 import org.junit.jupiter.api.Assumptions;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 
 import java.lang.foreign.Arena;
@@ -185,6 +186,7 @@ interface ArgumentsContract extends Contract {
     }
 
     /** Every output against every other argument, overlapping by one element. */
+    @Tag("arguments")
     @Test
     default void everyOperation_rejectsSharedOutput() {
         try (Arena arena = Arena.ofConfined()) {

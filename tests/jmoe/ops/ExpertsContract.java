@@ -50,9 +50,11 @@ interface ExpertsContract extends Contract {
                 ExpertsProblem all =
                         ExpertsProblem.of(arena, c, type).biased().withShared(c.intermediate() + 3);
                 check("all", all.withAddend(c.tokens(), c.dtype(1)), c.dtype(2));
-                check("gate", all.withSharedWeights().withAddend(1, DType.F32), type);
-                check("bare", ExpertsProblem.of(arena, c, type), DType.F32);
-                check("shared", ExpertsProblem.of(arena, c, type).withShared(9), type);
+                if (type != DType.F32) {
+                    check("gate", all.withSharedWeights().withAddend(1, DType.F32), type);
+                    check("bare", ExpertsProblem.of(arena, c, type), DType.F32);
+                    check("shared", ExpertsProblem.of(arena, c, type).withShared(9), type);
+                }
             }
         }
     }
@@ -61,7 +63,8 @@ interface ExpertsContract extends Contract {
     @EnumSource
     default void experts_ofEveryActivation(Kind kind) {
         for (DType type : Cases.FLOATING) {
-            for (int intermediate : new int[] {21, 40}) {
+            // Whole vectors of 16 bytes, and not.
+            for (int intermediate : type == DType.F32 ? new int[] {21} : new int[] {21, 40}) {
                 try (Arena arena = Arena.ofConfined()) {
                     Case c = new Case(5, 3, 2, 40, intermediate, Pattern.SKEWED);
                     ExpertsProblem problem =
@@ -106,13 +109,12 @@ interface ExpertsContract extends Contract {
     default void experts_withoutWeights_returnTheirInput() {
         Case c = new Case(8, 7, 3, 24, 16, Pattern.UNIFORM);
         for (DType type : Cases.FLOATING) {
-            for (DType identity : Cases.FLOATING) {
-                try (Arena arena = Arena.ofConfined()) {
-                    ExpertsProblem problem = ExpertsProblem.of(arena, c, type).biased();
-                    check("identity", problem.withIdentity(4, identity), type);
-                    ExpertsProblem shared = problem.withShared(8).withAddend(8, identity);
-                    check("and shared", shared.withIdentity(4, identity), DType.F32);
-                }
+            DType identity = type == DType.BF16 ? DType.F32 : DType.BF16;
+            try (Arena arena = Arena.ofConfined()) {
+                ExpertsProblem problem = ExpertsProblem.of(arena, c, type).biased();
+                check("identity", problem.withIdentity(4, identity), type);
+                ExpertsProblem shared = problem.withShared(8).withAddend(8, identity);
+                check("and shared", shared.withIdentity(4, type), DType.F32);
             }
         }
     }

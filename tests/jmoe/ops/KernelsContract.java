@@ -15,7 +15,8 @@ package jmoe.ops;
  *
  * <p>All tensors are in host memory. A device backend is tested through kernels that copy arguments
  * to the device and outputs back. Tests with the tag {@code large} have more than 2^31 elements,
- * those with the tag {@code broad} go through hundreds of combinations in one test.
+ * those with the tag {@code broad} go through hundreds of combinations in one test, those with the
+ * tag {@code arguments} through as many that are refused.
  */
 public abstract class KernelsContract extends TestedBackend
         implements RouteContract,

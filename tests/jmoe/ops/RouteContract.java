@@ -264,9 +264,9 @@ interface RouteContract extends Contract {
                 route(config, 9, Logits.NORMAL, null, absent);
                 route(with(config, null, 0), 9, Logits.NORMAL, null, absent);
                 route(with(config, null, 1), 9, Logits.NORMAL, null, absent);
-                for (Capacity capacity : CAPACITIES) {
-                    route(with(config, capacity, -1), 9, Logits.NORMAL, null, absent);
-                }
+            }
+            for (Capacity capacity : CAPACITIES) {
+                route(with(config, capacity, -1), 9, Logits.NORMAL, null, -1);
             }
         }
         Selection mixer = new Selection.SparseMixer(0.1);

@@ -82,16 +82,16 @@ interface RouterContract extends Contract {
     @MethodSource("routedTokens")
     default void router_agreesWithReference(int tokens) {
         for (RouterConfig rule : RULES) {
-            for (DType type : Cases.FLOATING) {
-                // Whole vectors of 16 bytes, and not.
-                int hidden = (RULES.indexOf(rule) + type.ordinal()) % 2 == 0 ? 24 : 37;
-                try (Arena arena = Arena.ofConfined()) {
-                    Case c = new Case(tokens, EXPERTS, 2, hidden, 1, Pattern.UNIFORM);
-                    RouterProblem problem = RouterProblem.of(arena, c, type, rule);
-                    check("plain", problem);
-                    check("biased, with a gate", problem.biased().withGate(type));
-                    check("some absent", problem.withGate(type).withTypes());
-                }
+            int mix = RULES.indexOf(rule) + tokens % 5;
+            DType type = Cases.FLOATING.get(mix % 3);
+            // Whole vectors of 16 bytes, and not.
+            int hidden = mix % 2 == 0 ? 24 : 37;
+            try (Arena arena = Arena.ofConfined()) {
+                Case c = new Case(tokens, EXPERTS, 2, hidden, 1, Pattern.UNIFORM);
+                RouterProblem problem = RouterProblem.of(arena, c, type, rule);
+                check("plain", problem);
+                check("biased, with a gate", problem.biased().withGate(type));
+                check("some absent", problem.withGate(type).withTypes());
             }
         }
     }
@@ -173,11 +173,12 @@ interface RouterContract extends Contract {
         }
     }
 
+    @Tag("broad")
     @Test
     default void routeSort_isRouteAndSort() {
         for (RouterConfig rule : RULES) {
             for (Logits kind : Logits.values()) {
-                for (int tokens : new int[] {0, 1, 5, 17}) {
+                for (int tokens : new int[] {0, 1, 17}) {
                     try (Arena arena = Arena.ofConfined()) {
                         Tensor logits = Tensor.allocate(arena, DType.F32, tokens, rule.numLogits());
                         Cases.logits(logits, kind, tokens);

@@ -266,6 +266,11 @@ public final class MoeLayer implements AutoCloseable {
      * the device is thrown by a later call. Otherwise x is copied there, and y is complete on
      * return.
      *
+     * <p>The same call gives the same bits every time, and a token the same bits in every batch
+     * that the backend computes in the same way. A GPU has a way for few tokens and one for many,
+     * which differ in the last places; it chooses by the number of tokens, sizes and types. The
+     * other backends have one way.
+     *
      * @param x in, F32, F16 or BF16 [tokens, hidden]
      * @param y out, F32, F16 or BF16 [tokens, hidden], rounded once
      * @param workspace of this layer, with room for the tokens

@@ -43,6 +43,12 @@ import java.lang.ref.Cleaner;
  * </pre>
  *
  * <p>Offsets, ids and maps on the device are not checked: that would stop the queue.
+ *
+ * <p>{@link #router} and {@link #experts} have kernels of their own for up to 128 tokens and 1024
+ * slots, if x, weights and rows have one 16-bit type: three launches for a layer, through which the
+ * weights are streamed once. Which way is taken is computed from the sizes and the device; the
+ * system property {@code jmoe.cuda.path}, {@code decode} or {@code large}, forces one wherever it
+ * suits, for measurements.
  */
 public final class CudaKernels implements Kernels {
     private static final Logger LOG = System.getLogger("jmoe");

@@ -181,11 +181,13 @@ final class RunTest {
                         "dense",
                         "route",
                         "sort",
+                        "router",
                         "permute",
                         "gate_up",
                         "gemm",
                         "swiglu",
-                        "unpermute");
+                        "unpermute",
+                        "experts");
         assertThat(json.get("load").size()).isEqualTo(2);
         int routed = 0;
         for (JsonNode type : json.get("load")) {

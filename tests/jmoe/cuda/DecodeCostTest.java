@@ -95,7 +95,7 @@ final class DecodeCostTest {
         double down = 8 * 32 * 64 * 768 * 2 / REACHED + 200;
         double parts = 8 * 2048 * 4;
         double stored = 2 * parts / (46.6 * 1.98 * 132);
-        double summed = parts / 32 / (128 * 12 * 16 / 800.0);
+        double summed = parts / 32 / (128 * 16 * 16 / 800.0);
         double want = 2 * 1500 + gateUp + down + stored + summed;
         assertThat(cost.gateUpDeal(QWEN3)).isEqualTo(new Deal(4, 4));
         assertThat(cost.downDeal(QWEN3)).isEqualTo(new Deal(2, 1));

@@ -18,17 +18,20 @@ import java.util.regex.Pattern;
 
 /** Who may use whom, and the rules of the house that a machine can check. */
 final class LayersTest {
-    private static final Set<String> BACKENDS = Set.of("reference", "vector", "cuda", "nativecpu");
+    /** What Backend alone may name: implementations, and what they are made of. */
+    private static final Set<String> BACKENDS =
+            Set.of("reference", "vector", "cuda", "nativecpu", "threads");
 
     /** Packages that each package may use besides itself; "" is the root package. */
     private static final Map<String, Set<String>> ALLOWED =
             Map.ofEntries(
                     Map.entry("tensor", Set.of()),
                     Map.entry("ops", Set.of("tensor")),
+                    Map.entry("threads", Set.of("tensor")),
                     Map.entry("reference", Set.of("ops", "tensor")),
-                    Map.entry("vector", Set.of("ops", "tensor")),
+                    Map.entry("vector", Set.of("ops", "tensor", "threads")),
                     Map.entry("cuda", Set.of("ops", "tensor")),
-                    Map.entry("nativecpu", Set.of("ops", "tensor")),
+                    Map.entry("nativecpu", Set.of("ops", "tensor", "threads")),
                     Map.entry("checkpoint", Set.of("ops", "tensor")),
                     Map.entry("train", Set.of("ops", "tensor")),
                     Map.entry("store", Set.of("ops", "tensor")),

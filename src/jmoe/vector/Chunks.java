@@ -1,5 +1,7 @@
 package jmoe.vector;
 
+import jmoe.threads.Workers;
+
 /**
  * The loop of the operations that work on one row at a time: rows are cut into chunks of columns
  * that fit in the first-level cache, and each worker has two buffers of that size.

@@ -5,6 +5,7 @@ import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
 
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
+import jmoe.threads.Workers;
 
 import java.lang.foreign.MemorySegment;
 

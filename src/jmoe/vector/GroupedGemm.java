@@ -5,6 +5,8 @@ import jmoe.ops.ExpertWeights;
 import jmoe.ops.Routing;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
+import jmoe.threads.RaggedItems;
+import jmoe.threads.Workers;
 import jmoe.vector.Panels.Format;
 
 import org.jspecify.annotations.Nullable;
@@ -14,20 +16,17 @@ import java.util.Arrays;
 
 /**
  * {@code y[r] = x[r] weight[e]^T + bias[e]}, and the same with the activation on top. The product
- * of an expert is cut into items of some rows by some blocks of columns; the items of all experts
- * are one loop, so that the load of an expert does not matter. An item gathers its rows a stretch
- * of inputs at a time and streams its panels past them; a weight that was not prepared is packed on
- * the way.
+ * is cut into {@link RaggedItems}. An item gathers its rows a stretch of inputs at a time and
+ * streams its panels past them; a weight that was not prepared is packed on the way.
  */
 final class GroupedGemm {
     private final Workers workers;
+    private final RaggedItems raggedItems;
     private final Item[] items;
-
-    /** For each expert the number of items before it; the last entry is their sum. */
-    private long[] firstItem = new long[0];
 
     GroupedGemm(Workers workers) {
         this.workers = workers;
+        raggedItems = new RaggedItems(workers);
         items = new Item[workers.count()];
         Arrays.setAll(items, worker -> new Item());
     }
@@ -60,7 +59,7 @@ final class GroupedGemm {
 
     void multiply(Tensor x, Tensor weight, @Nullable Tensor bias, Tensor expertOffsets, Tensor y) {
         Rows rows = new Rows(Elements.of(x, workers), inputs(weight), null, 1, null);
-        run(product(rows, weight, 1, bias, null, y), weight.dim(0), expertOffsets);
+        run(product(rows, weight, 1, bias, null, y), weight.dim(0), expertOffsets, y.dim(0));
     }
 
     void gateUpSwiglu(
@@ -80,7 +79,7 @@ final class GroupedGemm {
         Activation activation = experts.activation();
         int parts = activation.gated() ? 2 : 1;
         Product product = product(rows, weight, parts, experts.gateUpBias(), activation, hidden);
-        run(product, weight.dim(0), routing.expertOffsets());
+        run(product, weight.dim(0), routing.expertOffsets(), hidden.dim(0));
     }
 
     private static int inputs(Tensor weight) {
@@ -169,74 +168,14 @@ final class GroupedGemm {
         return all ? Format.RAISED_F16 : Format.F32;
     }
 
-    private void run(Product product, long groups, Tensor offsets) {
-        Elements expertOffsets = Elements.of(offsets, workers);
-        int experts = Math.toIntExact(groups);
-        if (firstItem.length < experts + 1) {
-            firstItem = new long[experts + 1];
-        }
-        long blocks = product.blocks();
-        long share = 0;
-        for (int e = 0; e < experts; e++) {
-            share += rowBlocks(rows(expertOffsets, e)) * blocks;
-        }
-        // Enough items that the last ones cost little waiting, few enough that gathering rows does.
-        int itemBlocks = Math.clamp(share / (32L * workers.count()), 1, Item.MAX_BLOCKS);
-        long stripes = Math.ceilDiv(blocks, (long) itemBlocks);
-        for (int e = 0; e < experts; e++) {
-            firstItem[e + 1] = firstItem[e] + rowBlocks(rows(expertOffsets, e)) * stripes;
-        }
-        workers.run(
-                firstItem[experts],
-                1,
-                (worker, from, to) -> {
-                    for (long item = from; item < to; item++) {
-                        int expert = expertOf(item, experts);
-                        int count = rows(expertOffsets, expert);
-                        long within = item - firstItem[expert];
-                        // Row blocks follow each other, so that panels stay in the cache.
-                        int rowBlocks = rowBlocks(count);
-                        int height = blockRows(count, rowBlocks);
-                        int first = (int) (within % rowBlocks) * height;
-                        long block = within / rowBlocks * itemBlocks;
-                        items[worker].multiply(
-                                product,
-                                expert,
-                                expertOffsets.getInt(expert) + (long) first,
-                                Math.min(height, count - first),
-                                block,
-                                (int) Math.min(itemBlocks, blocks - block));
-                    }
-                });
-    }
-
-    private static int rows(Elements expertOffsets, int expert) {
-        return expertOffsets.getInt(expert + 1) - expertOffsets.getInt(expert);
-    }
-
-    private static int rowBlocks(int rows) {
-        int blocks = Math.ceilDiv(rows, Item.MAX_ROWS);
-        // Blocks in whole tiles may be fewer than that.
-        return rows == 0 ? 0 : Math.ceilDiv(rows, blockRows(rows, blocks));
-    }
-
-    /** Rows of each block but the last: equal, in whole tiles. */
-    private static int blockRows(int rows, int blocks) {
-        return Math.ceilDiv(Math.ceilDiv(rows, blocks), Tiles.ROWS) * Tiles.ROWS;
-    }
-
-    /** The expert that an item belongs to; experts without rows have none. */
-    private int expertOf(long item, int experts) {
-        int low = 0;
-        int high = experts;
-        while (high - low > 1) {
-            int middle = (low + high) >>> 1;
-            if (firstItem[middle] <= item) {
-                low = middle;
-            } else {
-                high = middle;
-            }
-        }
-        return low;
+    private void run(Product product, long groups, Tensor offsets, long rows) {
+        raggedItems.run(
+                offsets,
+                Math.toIntExact(groups),
+                rows,
+                product.blocks(),
+                Item.LARGEST,
+                (worker, expert, row, count, block, blocks) ->
+                        items[worker].multiply(product, expert, row, count, block, blocks));
     }
 }

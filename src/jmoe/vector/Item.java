@@ -4,6 +4,7 @@ import jdk.incubator.vector.FloatVector;
 
 import jmoe.ops.Activation;
 import jmoe.tensor.Tensor;
+import jmoe.threads.RaggedItems;
 import jmoe.vector.GroupedGemm.Product;
 import jmoe.vector.Panels.Format;
 
@@ -18,6 +19,9 @@ final class Item {
 
     /** Most blocks of an item; with {@link #MAX_ROWS} the sums fill half a cache of 256 KiB. */
     static final int MAX_BLOCKS = 8;
+
+    static final RaggedItems.Largest LARGEST =
+            new RaggedItems.Largest(MAX_ROWS, Tiles.ROWS, MAX_BLOCKS);
 
     final Packing packing = new Packing();
     private final float[] x = new float[MAX_ROWS * Rows.STRIDE];

@@ -4,6 +4,7 @@ import jdk.incubator.vector.FloatVector;
 
 import jmoe.ops.Routing;
 import jmoe.tensor.Tensor;
+import jmoe.threads.Workers;
 
 import org.jspecify.annotations.Nullable;
 

@@ -4,6 +4,7 @@ import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Capacity;
 import jmoe.ops.Routing;
 import jmoe.tensor.Tensor;
+import jmoe.threads.Workers;
 
 import org.jspecify.annotations.Nullable;
 

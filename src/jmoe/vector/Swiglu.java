@@ -4,6 +4,7 @@ import jdk.incubator.vector.FloatVector;
 
 import jmoe.ops.Activation;
 import jmoe.tensor.Tensor;
+import jmoe.threads.Workers;
 
 import java.util.Arrays;
 

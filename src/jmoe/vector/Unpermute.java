@@ -7,6 +7,7 @@ import jdk.incubator.vector.FloatVector;
 import jmoe.ops.Kernels.Residual;
 import jmoe.ops.Routing;
 import jmoe.tensor.Tensor;
+import jmoe.threads.Workers;
 
 import org.jspecify.annotations.Nullable;
 

@@ -9,6 +9,7 @@ import jmoe.ops.Routing;
 import jmoe.tensor.Check;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
+import jmoe.threads.Workers;
 
 import org.jspecify.annotations.Nullable;
 
@@ -32,7 +33,16 @@ public final class VectorKernels implements Kernels {
      * @param threads how many threads compute, the caller's among them; at least 1
      */
     public VectorKernels(int threads) {
-        workers = new Workers(threads);
+        this(new Workers("vector", threads));
+    }
+
+    /**
+     * Computes on threads that are there already.
+     *
+     * @param workers the threads; closed by {@link #close}, or if this fails
+     */
+    public VectorKernels(Workers workers) {
+        this.workers = workers;
         try {
             Chunks chunks = new Chunks(workers);
             route = new Route(workers);
@@ -220,8 +230,9 @@ public final class VectorKernels implements Kernels {
                     operation
                             + ": "
                             + name
-                            + " of type F64 is not supported by the vector backend; use F32, F16 or"
-                            + " BF16, or the reference backend");
+                            + " of type F64 is not supported by the "
+                            + workers.name()
+                            + " backend; use F32, F16 or BF16, or the reference backend");
         }
         host(name, tensor);
     }

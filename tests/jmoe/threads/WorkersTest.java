@@ -1,4 +1,4 @@
-package jmoe.vector;
+package jmoe.threads;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
@@ -23,7 +23,7 @@ class WorkersTest {
     @ParameterizedTest
     @ValueSource(ints = {1, 2, 5})
     void run_doesEveryItemOnce(int count) {
-        try (Workers workers = new Workers(count)) {
+        try (Workers workers = new Workers("test", count)) {
             for (int items : new int[] {0, 1, 2, 7, 1000}) {
                 for (int grain : new int[] {1, 3, 5000}) {
                     AtomicIntegerArray done = new AtomicIntegerArray(items);
@@ -47,7 +47,7 @@ class WorkersTest {
 
     @Test
     void run_usesAllWorkers() {
-        try (Workers workers = new Workers(3)) {
+        try (Workers workers = new Workers("test", 3)) {
             // Every item waits for all others to begin, so each worker must take one.
             CountDownLatch begun = new CountDownLatch(3);
             AtomicIntegerArray items = new AtomicIntegerArray(3);
@@ -66,7 +66,7 @@ class WorkersTest {
 
     @Test
     void run_throwsInTheCallerWhatATaskThrows_andStaysUsable() {
-        try (Workers workers = new Workers(3)) {
+        try (Workers workers = new Workers("test", 3)) {
             for (Throwable thrown :
                     List.of(
                             new IllegalStateException("task"),
@@ -82,7 +82,7 @@ class WorkersTest {
 
     @Test
     void run_survivesAFailureOfEveryItem() {
-        try (Workers workers = new Workers(4)) {
+        try (Workers workers = new Workers("test", 4)) {
             for (int repeat = 0; repeat < 200; repeat++) {
                 assertThatThrownBy(() ->
                                 workers.exclusively(() ->
@@ -124,7 +124,7 @@ class WorkersTest {
     @ParameterizedTest
     @ValueSource(ints = {1, 3})
     void exclusively_refusesToNest(int count) {
-        try (Workers workers = new Workers(count)) {
+        try (Workers workers = new Workers("test", count)) {
             List<Runnable> misuses =
                     List.of(
                             () -> workers.exclusively(() -> {}),
@@ -147,7 +147,7 @@ class WorkersTest {
 
     @Test
     void exclusively_letsThreadsTakeTurns() throws InterruptedException {
-        try (Workers workers = new Workers(3)) {
+        try (Workers workers = new Workers("test", 3)) {
             AtomicInteger inside = new AtomicInteger();
             AtomicReference<Throwable> failure = new AtomicReference<>();
             List<Thread> callers = new ArrayList<>();
@@ -177,7 +177,7 @@ class WorkersTest {
 
     @Test
     void run_finishesDespiteInterruptsAndKeepsThem() {
-        try (Workers workers = new Workers(3)) {
+        try (Workers workers = new Workers("test", 3)) {
             Thread.currentThread().interrupt();
             assertThat(countItems(workers, 1000)).isEqualTo(1000);
             assertThat(Thread.interrupted()).isTrue();
@@ -202,7 +202,7 @@ class WorkersTest {
     @Test
     void close_endsTheThreadsAndLaterCallsFail() {
         List<Thread> threads = new ArrayList<>();
-        Workers workers = new Workers(3);
+        Workers workers = new Workers("test", 3);
         CountDownLatch begun = new CountDownLatch(3);
         workers.exclusively(() ->
                 workers.run(
@@ -223,16 +223,17 @@ class WorkersTest {
                 .allSatisfy(t -> {
                     assertThat(t.isDaemon()).isTrue();
                     assertThat(t.isAlive()).isFalse();
+                    assertThat(t.getName()).startsWith("jmoe-test-");
                 });
         assertThatThrownBy(workers::checkOpen).isInstanceOf(IllegalStateException.class);
         assertThatThrownBy(() -> workers.exclusively(() -> {}))
                 .isInstanceOf(IllegalStateException.class)
-                .hasMessageContaining("closed");
+                .hasMessage("the test backend is closed; close it after its last use");
     }
 
     @Test
     void close_waitsForTheRunningOperation() throws InterruptedException {
-        Workers workers = new Workers(2);
+        Workers workers = new Workers("test", 2);
         CountDownLatch begun = new CountDownLatch(1);
         CountDownLatch release = new CountDownLatch(1);
         AtomicInteger done = new AtomicInteger();
@@ -259,7 +260,7 @@ class WorkersTest {
 
     @Test
     void view_opensMemoryConfinedToTheCallerOnly() {
-        try (Workers workers = new Workers(2);
+        try (Workers workers = new Workers("test", 2);
                 Arena confined = Arena.ofConfined();
                 Arena shared = Arena.ofShared()) {
             MemorySegment mine = confined.allocate(8);
@@ -280,7 +281,7 @@ class WorkersTest {
 
     @Test
     void constructor_wantsAThread() {
-        assertThatThrownBy(() -> new Workers(0))
+        assertThatThrownBy(() -> new Workers("test", 0))
                 .isInstanceOf(IllegalArgumentException.class)
                 .hasMessage("threads: expected at least 1, got 0");
     }

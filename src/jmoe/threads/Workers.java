@@ -1,4 +1,4 @@
-package jmoe.vector;
+package jmoe.threads;
 
 import org.jspecify.annotations.Nullable;
 
@@ -13,9 +13,9 @@ import java.util.concurrent.locks.ReentrantLock;
  * are parked between loops. Which worker gets which items is left to chance, so a task must not let
  * its result depend on it.
  */
-final class Workers implements AutoCloseable {
+public final class Workers implements AutoCloseable {
     /** The body of a loop. */
-    interface Task {
+    public interface Task {
         /**
          * Does some of the items.
          *
@@ -26,6 +26,7 @@ final class Workers implements AutoCloseable {
         void run(int worker, long from, long to);
     }
 
+    private final String name;
     private final ReentrantLock turn = new ReentrantLock();
     private final Thread[] threads;
     private volatile @Nullable Loop loop;
@@ -37,9 +38,11 @@ final class Workers implements AutoCloseable {
     /**
      * Starts the threads.
      *
+     * @param name of the backend that they compute for, for messages and the names of threads
      * @param count workers, the caller among them
      */
-    Workers(int count) {
+    public Workers(String name, int count) {
+        this.name = name;
         if (count < 1) {
             throw new IllegalArgumentException("threads: expected at least 1, got " + count);
         }
@@ -49,7 +52,7 @@ final class Workers implements AutoCloseable {
             threads[i] =
                     Thread.ofPlatform()
                             .daemon()
-                            .name("jmoe-vector-" + worker)
+                            .name("jmoe-" + name + "-" + worker)
                             .unstarted(() -> serve(worker));
         }
         try {
@@ -62,14 +65,33 @@ final class Workers implements AutoCloseable {
         }
     }
 
-    int count() {
+    /**
+     * The backend that the threads compute for.
+     *
+     * @return its name
+     */
+    public String name() {
+        return name;
+    }
+
+    /**
+     * How many threads compute.
+     *
+     * @return workers, the caller among them
+     */
+    public int count() {
         return threads.length + 1;
     }
 
-    void checkOpen() {
+    /**
+     * Refuses work after {@link #close}.
+     *
+     * @throws IllegalStateException if closed
+     */
+    public void checkOpen() {
         if (closed) {
             throw new IllegalStateException(
-                    "the vector backend is closed; close it after its last use");
+                    "the " + name + " backend is closed; close it after its last use");
         }
     }
 
@@ -77,8 +99,9 @@ final class Workers implements AutoCloseable {
      * Runs an operation, made of any number of loops, while no other thread runs one.
      *
      * @param operation what to do on the calling thread
+     * @throws IllegalStateException if closed, or if called inside an operation
      */
-    void exclusively(Runnable operation) {
+    public void exclusively(Runnable operation) {
         checkNotInside();
         turn.lock();
         try {
@@ -98,7 +121,7 @@ final class Workers implements AutoCloseable {
      * @param task the body
      * @throws IllegalStateException if called outside {@link #exclusively} or inside another loop
      */
-    void run(long items, long grain, Task task) {
+    public void run(long items, long grain, Task task) {
         if (!turn.isHeldByCurrentThread() || loop != null) {
             throw new IllegalStateException("a loop was started inside a task or out of turn");
         }
@@ -125,9 +148,12 @@ final class Workers implements AutoCloseable {
      * The segment as every worker may use it. Memory confined to the calling thread is viewed anew:
      * its arena cannot be closed meanwhile because its owner waits in {@link #run}. Other memory
      * stays as it is, so that closing its arena is noticed.
+     *
+     * @param data memory that the calling thread may use
+     * @return the same memory
      */
     @SuppressWarnings("restricted")
-    MemorySegment view(MemorySegment data) {
+    public MemorySegment view(MemorySegment data) {
         if (isShared(data)) {
             return data;
         }
@@ -140,10 +166,11 @@ final class Workers implements AutoCloseable {
      * tried for other memory: where the JVM only warns of native access, it would do so for users
      * who do not need it.
      *
-     * @param name of the argument
+     * @param argument its name
      * @param data its memory
+     * @throws UnsupportedOperationException if only the calling thread may use it
      */
-    void checkViewable(String name, MemorySegment data) {
+    public void checkViewable(String argument, MemorySegment data) {
         if (opensConfined || isShared(data)) {
             return;
         }
@@ -152,8 +179,9 @@ final class Workers implements AutoCloseable {
             opensConfined = true;
         } catch (IllegalCallerException e) {
             throw new UnsupportedOperationException(
-                    name
-                            + ": belongs to a confined arena, which the threads of the vector"
+                    argument
+                            + ": belongs to a confined arena, which the threads of the "
+                            + name
                             + " backend may not share without native access; start the JVM with"
                             + " --enable-native-access=ALL-UNNAMED or use Arena.ofShared()",
                     e);
@@ -198,7 +226,7 @@ final class Workers implements AutoCloseable {
         }
         if (inside) {
             throw new IllegalStateException(
-                    "the vector backend was called from inside one of its own operations");
+                    "the " + name + " backend was called from inside one of its own operations");
         }
     }
 

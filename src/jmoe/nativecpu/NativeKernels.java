@@ -1,0 +1,207 @@
+package jmoe.nativecpu;
+
+import jmoe.ops.Activation;
+import jmoe.ops.Arguments;
+import jmoe.ops.ExpertWeights;
+import jmoe.ops.Kernels;
+import jmoe.ops.RouterConfig;
+import jmoe.ops.Routing;
+import jmoe.tensor.Check;
+import jmoe.tensor.DType;
+import jmoe.tensor.Tensor;
+import jmoe.threads.Workers;
+
+import org.jspecify.annotations.Nullable;
+
+import java.lang.foreign.Arena;
+
+/**
+ * The products with AMX, AVX-512 or AVX2 in C, on several threads; what is not a product is done by
+ * other kernels. Arguments are host tensors of F32, F16 or BF16. Several threads share memory of a
+ * confined arena only where native access is enabled, as it must be for this backend.
+ */
+public final class NativeKernels implements Kernels {
+    private final Workers workers;
+    private final Kernels rest;
+    private final GroupedGemm groupedGemm;
+
+    /**
+     * Takes over threads and kernels.
+     *
+     * @param workers the threads that compute
+     * @param rest computes what is not a product, on the same threads, which it closes; closed by
+     *     {@link #close}, or if this fails
+     * @param library from {@link NativeProbe}
+     */
+    public NativeKernels(Workers workers, Kernels rest, NativeLibrary library) {
+        this.workers = workers;
+        this.rest = rest;
+        try {
+            groupedGemm = new GroupedGemm(workers, library);
+        } catch (Throwable e) {
+            rest.close();
+            throw e;
+        }
+    }
+
+    @Override
+    public void route(
+            Tensor logits,
+            RouterConfig config,
+            @Nullable Tensor selectionBias,
+            @Nullable Tensor tokenTypes,
+            Routing routing) {
+        rest.route(logits, config, selectionBias, tokenTypes, routing);
+    }
+
+    @Override
+    public void sortByExpert(Routing routing) {
+        rest.sortByExpert(routing);
+    }
+
+    @Override
+    public void routeSort(
+            Tensor logits,
+            RouterConfig config,
+            @Nullable Tensor selectionBias,
+            @Nullable Tensor tokenTypes,
+            Routing routing) {
+        rest.routeSort(logits, config, selectionBias, tokenTypes, routing);
+    }
+
+    @Override
+    public void permute(Tensor x, Routing routing, @Nullable Tensor weights, Tensor rows) {
+        rest.permute(x, routing, weights, rows);
+    }
+
+    @Override
+    public Tensor prepare(Tensor weight, Arena arena) {
+        return prepare("weight", weight, 1, arena);
+    }
+
+    @Override
+    public ExpertWeights prepare(ExpertWeights experts, Arena arena) {
+        int parts = GroupedGemm.parts(experts.activation());
+        Tensor gateUp = prepare("gateUp", experts.gateUp(), parts, arena);
+        if (gateUp.equals(experts.gateUp())) {
+            return experts;
+        }
+        Tensor gateUpBias = experts.gateUpBias();
+        Tensor downBias = experts.downBias();
+        return new ExpertWeights(
+                gateUp,
+                prepare("down", experts.down(), 1, arena),
+                gateUpBias == null ? null : gateUpBias.copy(arena),
+                downBias == null ? null : downBias.copy(arena),
+                experts.activation());
+    }
+
+    /** What is prepared already, or cannot be computed with, stays as it is. */
+    private Tensor prepare(String name, Tensor weight, int parts, Arena arena) {
+        workers.checkOpen();
+        Check.floating(name, weight, "[groups, outputs, inputs]", 3);
+        if (weight.layout() != null || weight.dtype() == DType.F64 || weight.isDevice()) {
+            return weight;
+        }
+        host(name, weight);
+        Tensor[] prepared = new Tensor[1];
+        workers.exclusively(() -> prepared[0] = groupedGemm.prepare(weight, parts, arena));
+        return prepared[0];
+    }
+
+    @Override
+    public void groupedGemm(
+            Tensor x, Tensor weight, @Nullable Tensor bias, Tensor expertOffsets, Tensor y) {
+        workers.checkOpen();
+        Arguments.groupedGemm(x, weight, bias, expertOffsets, y);
+        computable("groupedGemm", "x", x);
+        weight("groupedGemm", "weight", weight);
+        computable("groupedGemm", "y", y);
+        host("bias", bias);
+        host("expertOffsets", expertOffsets);
+        workers.exclusively(() -> groupedGemm.multiply(x, weight, bias, expertOffsets, y));
+    }
+
+    @Override
+    public void gateUpSwiglu(
+            Tensor x,
+            Routing routing,
+            @Nullable Tensor weights,
+            ExpertWeights experts,
+            Tensor scratch,
+            Tensor hidden) {
+        workers.checkOpen();
+        Arguments.gateUpSwiglu(x, routing, weights, experts, hidden);
+        computable("gateUpSwiglu", "x", x);
+        weight("gateUpSwiglu", "gateUp", experts.gateUp());
+        parts(experts);
+        computable("gateUpSwiglu", "hidden", hidden);
+        host("weights", weights);
+        host("gateUpBias", experts.gateUpBias());
+        host("rowToSlot", routing.rowToSlot());
+        host("expertOffsets", routing.expertOffsets());
+        workers.exclusively(() -> groupedGemm.gateUpSwiglu(x, routing, weights, experts, hidden));
+    }
+
+    @Override
+    public long gateUpSwigluScratch(DType x, long slots, ExpertWeights experts) {
+        return 0;
+    }
+
+    @Override
+    public void swiglu(Tensor gateUp, Activation activation, Tensor expertOffsets, Tensor hidden) {
+        rest.swiglu(gateUp, activation, expertOffsets, hidden);
+    }
+
+    @Override
+    public void unpermute(
+            Tensor rows, Routing routing, @Nullable Tensor weights, Residual residual, Tensor y) {
+        rest.unpermute(rows, routing, weights, residual, y);
+    }
+
+    /** Waits for the running operation, then ends the threads and frees the scratch. */
+    @Override
+    public void close() {
+        rest.close();
+        groupedGemm.close();
+    }
+
+    private void host(String name, @Nullable Tensor tensor) {
+        if (tensor != null) {
+            Check.host(name, tensor);
+            workers.checkViewable(name, tensor.data());
+        }
+    }
+
+    private void weight(String operation, String name, Tensor weight) {
+        if (!(weight.layout() instanceof Panels)) {
+            Check.rowMajor(name, weight);
+        }
+        computable(operation, name, weight);
+    }
+
+    /** Gate and up must lie side by side where the activation is gated, and only there. */
+    private static void parts(ExpertWeights experts) {
+        int parts = GroupedGemm.parts(experts.activation());
+        if (experts.gateUp().layout() instanceof Panels panels && panels.parts() != parts) {
+            throw new IllegalArgumentException(
+                    "gateUp: expected panels for "
+                            + experts.activation().kind()
+                            + ", got a weight that was prepared by itself or for another"
+                            + " activation; prepare the experts as a whole");
+        }
+    }
+
+    private void computable(String operation, String name, Tensor tensor) {
+        if (tensor.dtype() == DType.F64) {
+            throw new UnsupportedOperationException(
+                    operation
+                            + ": "
+                            + name
+                            + " of type F64 is not supported by the "
+                            + workers.name()
+                            + " backend; use F32, F16 or BF16, or the reference backend");
+        }
+        host(name, tensor);
+    }
+}

@@ -23,7 +23,9 @@ abstract class TestedBackend implements Contract {
 
     @AfterAll
     final void closeBackend() {
-        backend.close();
+        if (backend != null) {
+            backend.close();
+        }
     }
 
     @Override

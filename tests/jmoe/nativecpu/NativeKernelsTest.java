@@ -1,0 +1,48 @@
+package jmoe.nativecpu;
+
+import jmoe.ops.Kernels;
+import jmoe.ops.KernelsContract;
+import jmoe.threads.Workers;
+import jmoe.vector.VectorKernels;
+
+import org.junit.jupiter.api.Nested;
+
+/** The contract on every tier, with several numbers of threads. */
+class NativeKernelsTest {
+    static NativeKernels kernels(NativeLibrary library, int threads) {
+        Workers workers = new Workers("native", threads);
+        return new NativeKernels(workers, new VectorKernels(workers), library);
+    }
+
+    @Nested
+    class EmulatedAvx2 extends KernelsContract {
+        @Override
+        protected Kernels kernels() {
+            return NativeKernelsTest.kernels(BuiltLibrary.EMULATED.open(Tier.AVX2), 1);
+        }
+    }
+
+    @Nested
+    class EmulatedAvx512 extends KernelsContract {
+        @Override
+        protected Kernels kernels() {
+            return NativeKernelsTest.kernels(BuiltLibrary.EMULATED.open(Tier.AVX512), 2);
+        }
+    }
+
+    @Nested
+    class EmulatedAmx extends KernelsContract {
+        @Override
+        protected Kernels kernels() {
+            return NativeKernelsTest.kernels(BuiltLibrary.EMULATED.open(Tier.AMX), 3);
+        }
+    }
+
+    @Nested
+    class Real extends KernelsContract {
+        @Override
+        protected Kernels kernels() {
+            return NativeKernelsTest.kernels(BuiltLibrary.REAL.open(), 2);
+        }
+    }
+}

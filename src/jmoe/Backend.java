@@ -3,8 +3,12 @@ package jmoe;
 import jmoe.cuda.CudaDevice;
 import jmoe.cuda.CudaKernels;
 import jmoe.cuda.CudaProbe;
+import jmoe.nativecpu.NativeKernels;
+import jmoe.nativecpu.NativeLibrary;
+import jmoe.nativecpu.NativeProbe;
 import jmoe.ops.Kernels;
 import jmoe.reference.ReferenceKernels;
+import jmoe.threads.Workers;
 import jmoe.vector.VectorKernels;
 
 import org.jspecify.annotations.Nullable;
@@ -25,7 +29,7 @@ public enum Backend {
     REFERENCE,
     /** The Vector API on all cores. */
     VECTOR,
-    /** AMX and AVX-512 kernels in C. */
+    /** Products with AMX, AVX-512 or AVX2 in C, on all cores; the rest as {@link #VECTOR}. */
     NATIVE,
     /** CUDA kernels on an NVIDIA GPU. */
     CUDA;
@@ -143,14 +147,23 @@ public enum Backend {
         return switch (this) {
             case REFERENCE -> "reference (plain loops, 1 thread)";
             case VECTOR ->
-                    "vector ("
-                            + VectorKernels.vectorBits()
-                            + "-bit vectors, "
-                            + threads
-                            + (threads == 1 ? " thread)" : " threads)");
-            case NATIVE -> id();
+                    "vector (" + VectorKernels.vectorBits() + "-bit vectors, " + count(threads);
+            case NATIVE -> "native (" + nativeLibrary().tier().text() + ", " + count(threads);
             case CUDA -> "cuda (" + describe(CudaProbe.probe().device()) + ")";
         };
+    }
+
+    private static String count(int threads) {
+        return threads + (threads == 1 ? " thread)" : " threads)");
+    }
+
+    /**
+     * What this backend could make use of if the machine had it or the system allowed it.
+     *
+     * @return sentences, for example {@code no AMX: the system does not permit tiles}
+     */
+    public List<String> notes() {
+        return this == NATIVE && unavailable().isEmpty() ? NativeProbe.probe().notes() : List.of();
     }
 
     /**
@@ -179,6 +192,8 @@ public enum Backend {
      * Why this backend cannot run here.
      *
      * @return reason and remedy, or empty if it can
+     * @throws IllegalArgumentException if a system property of the backend has a value that it
+     *     cannot have
      */
     public Optional<Unavailable> unavailable() {
         return switch (this) {
@@ -190,11 +205,16 @@ public enum Backend {
                                     new Unavailable(
                                             "the Vector API module is not loaded",
                                             "start java with --add-modules jdk.incubator.vector"));
-            case NATIVE ->
-                    Optional.of(
-                            new Unavailable(
-                                    "this version of jmoe has no native CPU kernels",
-                                    "use a later version of jmoe"));
+            case NATIVE -> {
+                Optional<Unavailable> problem = VECTOR.unavailable();
+                if (problem.isPresent()) {
+                    yield problem;
+                }
+                NativeProbe probe = NativeProbe.probe();
+                yield probe.status() == NativeProbe.Status.OK
+                        ? Optional.empty()
+                        : Optional.of(new Unavailable(probe.reason(), probe.remedy()));
+            }
             case CUDA -> {
                 CudaProbe probe = CudaProbe.probe();
                 yield probe.status() == CudaProbe.Status.OK
@@ -263,8 +283,20 @@ public enum Backend {
             case VECTOR -> new VectorKernels(threads);
             case CUDA -> new CudaKernels();
             case REFERENCE -> new ReferenceKernels();
-            case NATIVE -> throw new AssertionError("has no kernels");
+            case NATIVE -> {
+                NativeLibrary library = nativeLibrary();
+                Workers workers = new Workers(id(), threads);
+                yield new NativeKernels(workers, new VectorKernels(workers), library);
+            }
         };
+    }
+
+    private static NativeLibrary nativeLibrary() {
+        NativeLibrary library = NativeProbe.probe().library();
+        if (library == null) {
+            throw new IllegalStateException("the native backend is not available");
+        }
+        return library;
     }
 
     private static int defaultThreads() {

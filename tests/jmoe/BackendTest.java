@@ -18,35 +18,85 @@ import java.util.List;
 import java.util.concurrent.TimeUnit;
 
 final class BackendTest {
+    /** The fastest that runs on this machine's CPU. */
+    private static final Backend FASTEST =
+            Backend.NATIVE.unavailable().isEmpty() ? Backend.NATIVE : Backend.VECTOR;
+
+    private static final List<String> FLAGS =
+            List.of("--add-modules", "jdk.incubator.vector", "--enable-native-access=ALL-UNNAMED");
+
     @Test
     void choose_takesTheFastestAndNamesReasonAndRemedyOfTheOthers() {
         Backend.Choice choice = Backend.choose(null);
-        assertThat(choice.backend()).isEqualTo(Backend.VECTOR);
+        assertThat(choice.backend()).isEqualTo(FASTEST);
         assertThat(choice.why())
                 .startsWith("the fastest that runs here")
                 .contains("not cuda: ")
-                .contains("not native: ")
-                .contains("(use a later version of jmoe)")
                 .doesNotContain("\n");
+        assertThat(choice.why().contains("not native: ")).isEqualTo(FASTEST == Backend.VECTOR);
     }
 
     @Test
     void choose_mayOnlyBeLowered() {
         assertThat(Backend.choose("reference").backend()).isEqualTo(Backend.REFERENCE);
         assertThat(Backend.choose("reference").why()).contains("-Djmoe.backend=reference");
-        assertThat(Backend.choose("cuda").backend()).isEqualTo(Backend.VECTOR);
+        assertThat(Backend.choose("cuda").backend()).isEqualTo(FASTEST);
+        assertThat(Backend.choose("vector").backend()).isEqualTo(Backend.VECTOR);
         assertThatThrownBy(() -> Backend.choose("gpu"))
                 .isInstanceOf(IllegalArgumentException.class)
                 .hasMessage("backend: expected reference, vector, native or cuda, got gpu");
     }
 
     @Test
-    void open_ofAMissingBackendSaysWhyAndWhatToDo() {
-        assertThatThrownBy(Backend.NATIVE::open)
-                .isInstanceOf(UnsupportedOperationException.class)
-                .hasMessage(
-                        "backend native: this version of jmoe has no native CPU kernels; use a"
-                                + " later version of jmoe, or take the backend vector");
+    void open_ofAMissingBackendSaysWhyAndWhatToDo(@TempDir Path folder) throws Exception {
+        Path program = folder.resolve("Open.java");
+        Files.writeString(
+                program,
+                """
+                void main() {
+                    System.out.println(jmoe.Backend.best());
+                    System.out.println(jmoe.Backend.NATIVE.description());
+                    try {
+                        jmoe.Backend.NATIVE.open();
+                    } catch (UnsupportedOperationException e) {
+                        System.out.println(e.getMessage());
+                    }
+                }
+                """);
+        List<String> options = new ArrayList<>(FLAGS);
+        options.add("-Djmoe.native.library=/nowhere/libjmoe_cpu.so");
+        assertThat(java(options, program))
+                .contains("VECTOR\nnative\n")
+                .contains("not native: the library /nowhere/libjmoe_cpu.so cannot be loaded")
+                .contains("(correct -Djmoe.native.library)")
+                .contains(
+                        "backend native: the library /nowhere/libjmoe_cpu.so cannot be loaded;"
+                                + " correct -Djmoe.native.library, or take the backend vector");
+    }
+
+    /** The tier of the native backend may be lowered; what cannot be is refused with words. */
+    @Test
+    void best_goesByTheTierOfTheNativeBackend(@TempDir Path folder) throws Exception {
+        assumeThat(Backend.NATIVE.unavailable()).isEmpty();
+        Path program = folder.resolve("Tier.java");
+        Files.writeString(
+                program,
+                """
+                void main() {
+                    try {
+                        System.out.println(jmoe.Backend.best().description(3));
+                        jmoe.Backend.NATIVE.notes().forEach(System.out::println);
+                    } catch (IllegalArgumentException e) {
+                        System.out.println(e.getMessage());
+                    }
+                }
+                """);
+        List<String> options = new ArrayList<>(FLAGS);
+        options.add("-Djmoe.native.tier=avx2");
+        assertThat(java(options, program)).contains("native (AVX2, 3 threads)\n", "no AVX-512: ");
+        options.set(options.size() - 1, "-Djmoe.native.tier=sse");
+        assertThat(java(options, program))
+                .contains("jmoe.native.tier: expected avx2, avx512 or amx, got sse\n");
     }
 
     @Test
@@ -73,7 +123,7 @@ final class BackendTest {
     void choose_neverTakesAnEmulatedDriver() {
         assumeThat(Backend.CUDA.unavailable()).isEmpty();
         assertThat(Backend.CUDA.description()).contains("emulator", "times mean nothing");
-        assertThat(Backend.choose(null).backend()).isEqualTo(Backend.VECTOR);
+        assertThat(Backend.choose(null).backend()).isEqualTo(FASTEST);
         assertThat(Backend.choose(null).why())
                 .contains("not cuda: its driver is an emulator, for tests (it runs if asked for");
     }
@@ -82,15 +132,10 @@ final class BackendTest {
     void best_withoutADriverSaysSoInItsOneLine(@TempDir Path folder) throws Exception {
         Path program = folder.resolve("Best.java");
         Files.writeString(program, "void main() { jmoe.Backend.best(); }");
-        String output =
-                java(
-                        List.of(
-                                "--add-modules",
-                                "jdk.incubator.vector",
-                                "--enable-native-access=ALL-UNNAMED",
-                                "-Djmoe.cuda.driver=/nowhere/libcuda.so.1"),
-                        program);
-        assertThat(output.split("jmoe: backend vector", -1)).as(output).hasSize(2);
+        List<String> options = new ArrayList<>(FLAGS);
+        options.add("-Djmoe.cuda.driver=/nowhere/libcuda.so.1");
+        String output = java(options, program);
+        assertThat(output.split("jmoe: backend " + FASTEST.id(), -1)).as(output).hasSize(2);
         assertThat(output)
                 .contains("not cuda: the driver library /nowhere/libcuda.so.1 cannot be loaded")
                 .contains("(correct -Djmoe.cuda.driver)");

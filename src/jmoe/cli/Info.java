@@ -56,6 +56,9 @@ final class Info implements Callable<Integer> {
             json.put("available", available());
             if (available()) {
                 json.put("description", backend.description());
+                if (!backend.notes().isEmpty()) {
+                    json.put("notes", backend.notes());
+                }
             } else {
                 json.put("reason", reason);
                 json.put("remedy", remedy);
@@ -91,6 +94,7 @@ final class Info implements Callable<Integer> {
                         "available: "
                                 + detail(status.backend)
                                 + (status.backend == best ? ", used by default" : ""));
+                status.backend.notes().forEach(note -> screen.field("", note));
             } else {
                 screen.field(status.backend.id(), "not available: " + status.reason);
                 screen.field("", "remedy: " + status.remedy);

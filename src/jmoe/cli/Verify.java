@@ -35,9 +35,10 @@ import java.util.concurrent.Callable;
             "types (2e-6 for logits and weights, 5e-6 for y), because golden weights are",
             "exact in each of them and activations stay float32.",
             "",
-            "With --speed, the kernels of the backend vector are timed instead, and compared",
-            "with what the machine can do: exit status 1 if one is below its floor, which",
-            "means that Java did not compile it, and never just that the machine is busy.",
+            "With --speed, the kernels of the backend vector or native are timed instead, and",
+            "compared with what the machine can do: exit status 1 if one is below its floor,",
+            "which means that Java did not compile it, and never just that the machine is",
+            "busy.",
             "",
             "Examples (in the project's folder):",
             "  jmoe verify",
@@ -108,9 +109,10 @@ final class Verify implements Callable<Integer> {
                     "--golden: --speed needs no checkpoints; leave one of the two out");
         }
         try (OpenBackend backend = backendOptions.open()) {
-            if (backend.backend() != Backend.VECTOR) {
+            if (backend.backend() != Backend.VECTOR && backend.backend() != Backend.NATIVE) {
                 throw new IllegalArgumentException(
-                        "--speed: expected the backend vector, got " + backend.backend().id());
+                        "--speed: expected the backend vector or native, got "
+                                + backend.backend().id());
             }
             return new SpeedCheck(screen, backend, warmUpNanos, 1).run(json);
         }

@@ -89,7 +89,10 @@ public record NativeProbe(
         }
         try {
             return path == null
-                    ? loadResource(NativeProbe.class.getClassLoader(), RESOURCE)
+                    ? loadResource(
+                            NativeProbe.class.getClassLoader(),
+                            RESOURCE,
+                            Path.of(System.getProperty("java.io.tmpdir")))
                     : loadFile(Path.of(path), path, "correct -D" + LIBRARY_PROPERTY);
         } catch (InvalidPathException e) {
             return notLoaded("the library " + path, "correct -D" + LIBRARY_PROPERTY);
@@ -102,7 +105,7 @@ public record NativeProbe(
     }
 
     /** Loads the library from the jar, by way of a file that nobody else can touch. */
-    static NativeProbe loadResource(ClassLoader loader, String resource) {
+    static NativeProbe loadResource(ClassLoader loader, String resource, Path temporary) {
         try (InputStream content = loader.getResourceAsStream(resource)) {
             if (content == null) {
                 return failed(
@@ -112,6 +115,7 @@ public record NativeProbe(
             }
             Path folder =
                     Files.createTempDirectory(
+                            temporary,
                             "jmoe-native-",
                             PosixFilePermissions.asFileAttribute(
                                     PosixFilePermissions.fromString("rwx------")));
@@ -120,7 +124,7 @@ public record NativeProbe(
                 Files.copy(content, file);
                 return loadFile(
                         file,
-                        "libjmoe_cpu.so, copied to " + folder.getParent() + ",",
+                        "libjmoe_cpu.so, copied to " + temporary + ",",
                         "set -Djava.io.tmpdir to a folder from which programs may run, or build"
                                 + " jmoe again");
             } finally {
@@ -130,10 +134,7 @@ public record NativeProbe(
         } catch (IOException e) {
             return failed(
                     Status.NOT_LOADED,
-                    "the library cannot be copied to "
-                            + System.getProperty("java.io.tmpdir")
-                            + ": "
-                            + e,
+                    "the library cannot be copied to " + temporary + ": " + e,
                     "set -Djava.io.tmpdir to a folder with room for it, or -D"
                             + LIBRARY_PROPERTY
                             + " to the library");

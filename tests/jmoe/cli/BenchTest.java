@@ -131,7 +131,7 @@ final class BenchTest {
         "--tokens, '1,,2', --tokens: expected a list separated by commas",
         "--weights, fp8, '--weights: expected f32, bf16 or f16, got fp8'",
         "--backend, gpu, '--backend: expected auto, reference, vector, native or cuda, got gpu'",
-        "--backend, 'vector,native', native",
+        "--backend, 'vector,nothing', nothing",
         "--threads, 0, --threads: expected a whole number from 1 to 1024",
         "--threads, few, --threads: expected a whole number from 1 to 1024",
         "--chart, bench.gif, '--chart: expected a file ending in .svg or .png, got bench.gif'",

@@ -22,6 +22,9 @@ final class InfoTest {
                                     + " +"
                                     + (backend.unavailable().isEmpty() ? "" : "not ")
                                     + "available: ");
+            for (String note : backend.notes()) {
+                assertThat(out).contains(note);
+            }
         }
         assertThat(out).contains("java ", "cpu ", "cores ", "memory ", "used by default");
     }
@@ -37,6 +40,8 @@ final class InfoTest {
             assertThat(backend.has("description")).isEqualTo(available);
             assertThat(backend.has("reason")).isNotEqualTo(available);
             assertThat(backend.has("remedy")).isNotEqualTo(available);
+            assertThat(backend.path("notes").size())
+                    .isEqualTo(Backend.of(backend.get("name").asString()).notes().size());
         }
         assertThat(json.get("best").asString()).isEqualTo(Backend.best().id());
     }

@@ -57,7 +57,7 @@ static void multiply_stretch(const item *item, const char *x, const char *at, in
     int64_t panels = item->blocks * BLOCK_PANELS;
     int64_t tiles = (item->rows + max_tile_rows(type) - 1) / max_tile_rows(type);
     int64_t most = (item->rows + tiles - 1) / tiles;
-    int size = tile_panels(most);
+    int size = tile_panels(type, most);
     operands of = {.panel_bytes = panel_bytes(item->product),
                    .steps = (inputs + step_inputs(type) - 1) / step_inputs(type),
                    .panel_sums = panel_sum_bytes(item->rows)};

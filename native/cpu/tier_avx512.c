@@ -12,14 +12,15 @@ static inline int64_t max_tile_rows(int32_t type) {
 }
 
 /* The logarithm of the panels of the widest tile with so many rows. */
-static inline int tile_panels(int64_t rows) {
-    return rows <= 2 ? 3 : rows <= 6 ? 2 : 1;
+static inline int tile_panels(int32_t type, int64_t rows) {
+    (void)type;
+    return rows <= 2 ? 3 : rows <= 5 ? 2 : 1;
 }
 
 #define TILES_OF(tile, type)                                                                                            \
     tile(type, 1, 2) tile(type, 1, 4) tile(type, 1, 8) tile(type, 2, 2) tile(type, 2, 4) tile(type, 2, 8)               \
     tile(type, 3, 2) tile(type, 3, 4) tile(type, 4, 2) tile(type, 4, 4) tile(type, 5, 2) tile(type, 5, 4)               \
-    tile(type, 6, 2) tile(type, 6, 4) tile(type, 7, 2) tile(type, 8, 2) tile(type, 9, 2) tile(type, 10, 2)              \
+    tile(type, 6, 2) tile(type, 7, 2) tile(type, 8, 2) tile(type, 9, 2) tile(type, 10, 2)              \
     tile(type, 11, 2) tile(type, 12, 2)
 #define EACH_TILE(tile) TILES_OF(tile, F32) TILES_OF(tile, F16) TILES_OF(tile, BF16) TILES_OF(tile, I8)
 

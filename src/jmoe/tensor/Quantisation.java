@@ -15,8 +15,8 @@ import java.util.Arrays;
  * </pre>
  *
  * <p>A row of zeros has scale 0. Where the scale is so small that F32 has no number near it, it is
- * the next larger one, so that no code lies outside. What was quantised once gives the same codes
- * and scale again.
+ * the next larger one, so that no code lies outside. Numbers that were quantised before give the
+ * same codes and scale again, unless the scale is subnormal.
  */
 public final class Quantisation {
     /** The largest code. */

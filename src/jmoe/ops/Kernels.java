@@ -209,9 +209,9 @@ public interface Kernels extends AutoCloseable {
      *
      * <p>Where the weight has a scale, the numbers are {@code scale[e, n] * code[e, n, k]}. A
      * backend may then round the rows of x too, each to 127 steps of {@code s[r] = max|x[r]| /
-     * 127}: it multiplies by {@code s[r] * rint(x[r] * (127 / max|x[r]|))}, all in F32. What a row
-     * with NaN or an infinity gives is NaN or infinite throughout either way, but not always the
-     * same of the two.
+     * 127}: it multiplies by {@code s[r] * rint(x[r] * (127 / max|x[r]|))}, all in F32. A row so
+     * small that {@code 127 / max|x[r]|} is no F32 may count as zeros. What a row with NaN or an
+     * infinity gives is NaN or infinite throughout either way, but not always the same of the two.
      *
      * @param x in, [rows, inputs]
      * @param weight in, [groups, outputs, inputs], row-major or from {@link #prepare(Tensor,

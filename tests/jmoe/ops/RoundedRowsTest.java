@@ -78,17 +78,15 @@ final class RoundedRowsTest extends TestedBackend implements QuantisedContract {
             }
         }
 
-        /** Numbers so small that there is no F32 for their inverse are multiplied by 2^64 first. */
         private void round(Tensor x, Tensor rounded) {
             float max = 0;
             for (long k = 0; k < x.numElements(); k++) {
                 max = Math.max(max, Math.abs(x.getFloat(k)));
             }
-            float lift = max < 0x1p-64f ? 0x1p64f : 1;
-            float steps = 127 / (max * lift);
+            float steps = 127 / max;
             for (long k = 0; k < x.numElements(); k++) {
-                float code = (float) round.applyAsDouble(x.getFloat(k) * lift * steps);
-                rounded.setDouble(k, max == 0 ? 0 : code * (max / 127));
+                float code = (float) round.applyAsDouble(x.getFloat(k) * steps);
+                rounded.setDouble(k, Float.isInfinite(steps) ? 0 : code * (max / 127));
             }
         }
 

@@ -132,6 +132,8 @@ public final class Tolerance {
      * 6 s / sqrt(12) sqrt(sum w^2)       never more than        s / 2 sum |w|
      * </pre>
      *
+     * <p>Where {@code 1 / s} is no F32, all of x may be missing.
+     *
      * @param x [rows, inputs] what is multiplied, before it is rounded
      * @param weight [groups, outputs, inputs]
      * @param expertOffsets I32 [groups + 1]
@@ -160,7 +162,10 @@ public final class Tolerance {
                         squares += w * w;
                     }
                     double usual = deviations * step * Math.sqrt(squares);
-                    more[row * outputs + n] = Math.min(usual, half * step * sum);
+                    more[row * outputs + n] =
+                            1 / step > Float.MAX_VALUE
+                                    ? STEPS * step * sum
+                                    : Math.min(usual, half * step * sum);
                 }
             }
         }

@@ -34,7 +34,7 @@ enum jmoe_cpu_activation {
     JMOE_SQUARED_RELU
 };
 
-/* What a call may return. */
+/* What a call may return; nothing raises a signal. */
 enum jmoe_cpu_result {
     JMOE_OK,
     JMOE_BAD_PRODUCT, /* a number of the product, or of the item, is out of range */
@@ -54,7 +54,7 @@ enum jmoe_cpu_feature {
 
 /* y[r] = activation(x[r] weight^T + bias) for the rows of an expert; the same for all of them. */
 typedef struct jmoe_cpu_product {
-    int64_t inputs;       /* of a row of x and of the weight */
+    int64_t inputs;       /* of a row of x and of the weight; with I8 at most 65536 */
     int64_t columns;      /* outputs of a part */
     int64_t slots;        /* of row_to_slot, if there is one: tokens * top_k */
     int32_t top_k;        /* row r is row row_to_slot[r] / top_k of x */
@@ -76,6 +76,8 @@ JMOE_CPU_EXPORT int32_t jmoe_cpu_features(void);
 
 /* The highest tier that the features allow. */
 JMOE_CPU_EXPORT int32_t jmoe_cpu_best_tier(void);
+
+/* Sizes are 0 if the product is not valid. */
 
 /* Blocks of one group of the weight. */
 JMOE_CPU_EXPORT int64_t jmoe_cpu_blocks(const jmoe_cpu_product *product);

@@ -44,11 +44,11 @@ static int is_valid(const jmoe_cpu_product *p) {
 }
 
 int64_t jmoe_cpu_blocks(const jmoe_cpu_product *product) {
-    return blocks_of_group(product);
+    return is_valid(product) ? blocks_of_group(product) : 0;
 }
 
 int64_t jmoe_cpu_block_bytes(const jmoe_cpu_product *product) {
-    return block_bytes(product);
+    return is_valid(product) ? block_bytes(product) : 0;
 }
 
 void jmoe_cpu_prefer_large_pages(void *memory, int64_t bytes) {
@@ -71,18 +71,21 @@ int32_t jmoe_cpu_pack(
 }
 
 int64_t jmoe_cpu_item_rows(const jmoe_cpu_product *product) {
-    return tier_of(product)->item_rows;
+    return is_valid(product) ? tier_of(product)->item_rows : 0;
 }
 
 int64_t jmoe_cpu_tile_rows(const jmoe_cpu_product *product) {
-    return tier_of(product)->tile_rows;
+    return is_valid(product) ? tier_of(product)->tile_rows : 0;
 }
 
 int64_t jmoe_cpu_item_blocks(const jmoe_cpu_product *product) {
-    return tier_of(product)->item_blocks;
+    return is_valid(product) ? tier_of(product)->item_blocks : 0;
 }
 
 int64_t jmoe_cpu_scratch_bytes(const jmoe_cpu_product *product, int64_t rows, int64_t blocks) {
+    if (!is_valid(product)) {
+        return 0;
+    }
     return round_up(packed_on_the_way(product, blocks), LINE_BYTES) + tier_of(product)->scratch_bytes(product, rows, blocks);
 }
 

@@ -1,12 +1,11 @@
 /*
  * The instructions of AMX, each a function: eight registers of 16 rows of 64 bytes. Where the tier
- * is emulated, they are memory of this thread and plain loops that compute what Intel's manual
- * says. The numbers of registers must be constants.
+ * is emulated, they are memory of this thread and loops that compute what Intel's manual says. The numbers of registers must be constants.
  */
 #ifndef JMOE_TILE_REGISTERS_H
 #define JMOE_TILE_REGISTERS_H
 
-#include "item.h"
+#include "lanes.h"
 
 enum { TILE_ROWS = 16, TILE_BYTES = TILE_ROWS * LINE_BYTES };
 
@@ -50,8 +49,6 @@ static inline void end_tiles(void) {
 
 #else
 
-#include <math.h>
-
 static __thread uint8_t emulated_tiles[8][TILE_BYTES] __attribute__((aligned(64)));
 static __thread int tiles_are_on;
 
@@ -84,51 +81,42 @@ static inline void store_tile(int from, void *to) {
 }
 
 /* Subnormal numbers count as zeros, as operands and as results. */
-static inline float flushed(float value) {
-    return fpclassify(value) == FP_SUBNORMAL ? copysignf(0, value) : value;
+static inline floats flushed(floats value) {
+    ints magnitude = (ints)value & INT32_MAX;
+    return (floats)((ints)value & ((magnitude >= 0x00800000) | INT32_MIN));
 }
 
-static inline float bf16_at(const uint8_t *tile, int row, int column) {
+static inline floats flushed_bf16(const uint8_t *at) {
     uint16_t code;
-    memcpy(&code, tile + row * LINE_BYTES + column * 2, sizeof code);
-    uint32_t bits = (uint32_t)code << 16;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return flushed(value);
+    memcpy(&code, at, sizeof code);
+    return flushed((floats)((words){0} + ((uint32_t)code << 16)));
 }
 
 /* Even and odd products have a sum each, in rising order, which are added in the end. */
 static inline void add_bf16_products(int sum, int a, int b) {
-    for (int m = 0; m < TILE_ROWS; m++) {
-        for (int n = 0; n < 16; n++) {
-            float even = 0;
-            float odd = 0;
-            for (int k = 0; k < 16; k++) {
-                even = flushed(fmaf(bf16_at(emulated(a), m, 2 * k), bf16_at(emulated(b), k, 2 * n), even));
-                odd = flushed(fmaf(bf16_at(emulated(a), m, 2 * k + 1), bf16_at(emulated(b), k, 2 * n + 1), odd));
-            }
-            float total;
-            uint8_t *at = emulated(sum) + m * LINE_BYTES + n * 4;
-            memcpy(&total, at, sizeof total);
-            total = flushed(flushed(total) + flushed(even + odd));
-            memcpy(at, &total, sizeof total);
+    for (int row = 0; row < TILE_ROWS; row++) {
+        const uint8_t *x = emulated(a) + row * LINE_BYTES;
+        floats even = {0};
+        floats odd = {0};
+        for (int k = 0; k < TILE_ROWS; k++) {
+            words pairs = (words)load_ints(emulated(b) + k * LINE_BYTES);
+            even = flushed(multiply_add(flushed_bf16(x + 4 * k), flushed((floats)(pairs << 16)), even));
+            odd = flushed(multiply_add(flushed_bf16(x + 4 * k + 2), flushed((floats)(pairs & 0xffff0000)), odd));
         }
+        uint8_t *at = emulated(sum) + row * LINE_BYTES;
+        store(at, flushed(flushed(load(at)) + flushed(even + odd)));
     }
 }
 
 static inline void add_i8_products(int sum, int a, int b) {
-    for (int m = 0; m < TILE_ROWS; m++) {
-        for (int n = 0; n < 16; n++) {
-            int32_t total;
-            uint8_t *at = emulated(sum) + m * LINE_BYTES + n * 4;
-            memcpy(&total, at, sizeof total);
-            for (int k = 0; k < LINE_BYTES; k++) {
-                int8_t x = (int8_t)emulated(a)[m * LINE_BYTES + k];
-                int8_t w = (int8_t)emulated(b)[k / 4 * LINE_BYTES + n * 4 + k % 4];
-                total += x * w;
-            }
-            memcpy(at, &total, sizeof total);
+    for (int row = 0; row < TILE_ROWS; row++) {
+        const int8_t *x = (const int8_t *)emulated(a) + row * LINE_BYTES;
+        ints total = load_ints(emulated(sum) + row * LINE_BYTES);
+        for (int k = 0; k < LINE_BYTES; k++) {
+            ints quads = load_ints(emulated(b) + k / 4 * LINE_BYTES);
+            total += x[k] * ((quads << (24 - 8 * (k % 4))) >> 24);
         }
+        store_ints(emulated(sum) + row * LINE_BYTES, total);
     }
 }
 

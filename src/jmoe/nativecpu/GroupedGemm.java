@@ -30,6 +30,7 @@ final class GroupedGemm implements AutoCloseable {
     private MemorySegment rowToSlot = MemorySegment.NULL;
     private MemorySegment slotWeights = MemorySegment.NULL;
     private MemorySegment weight = MemorySegment.NULL;
+    private MemorySegment weightScale = MemorySegment.NULL;
     private MemorySegment bias = MemorySegment.NULL;
     private MemorySegment y = MemorySegment.NULL;
     private long slots;
@@ -130,6 +131,7 @@ final class GroupedGemm implements AutoCloseable {
         rowToSlot = map == null ? MemorySegment.NULL : scratch.slots(map.data());
         slotWeights = view(weights);
         weight = workers.view(panels == null ? matrices.data() : panels.memory());
+        weightScale = view(matrices.scale());
         bias = view(biases);
         y = workers.view(result.data());
         try {
@@ -155,6 +157,7 @@ final class GroupedGemm implements AutoCloseable {
         rowToSlot = MemorySegment.NULL;
         slotWeights = MemorySegment.NULL;
         weight = MemorySegment.NULL;
+        weightScale = MemorySegment.NULL;
         bias = MemorySegment.NULL;
         y = MemorySegment.NULL;
     }
@@ -185,7 +188,7 @@ final class GroupedGemm implements AutoCloseable {
                         rowToSlot,
                         slotWeights,
                         weight,
-                        MemorySegment.NULL,
+                        weightScale,
                         bias,
                         y,
                         scratch.of(worker),
@@ -219,7 +222,7 @@ final class GroupedGemm implements AutoCloseable {
     /**
      * Packs a weight.
      *
-     * @param matrices F32, F16 or BF16 [groups, outputs, inputs], row-major
+     * @param matrices F32, F16, BF16 or scaled I8 [groups, outputs, inputs], row-major
      * @param parts 2 if the outputs are gate rows before up rows, else 1
      * @param arena owner of the panels
      * @return the same weight in panels
@@ -248,7 +251,9 @@ final class GroupedGemm implements AutoCloseable {
                     }
                 });
         Panels panels = new Panels(memory, parts, columns, groups, blocks, blockBytes);
-        return Tensor.prepared(panels, matrices.dtype(), matrices.shape());
+        Tensor prepared = Tensor.prepared(panels, matrices.dtype(), matrices.shape());
+        Tensor scale = matrices.scale();
+        return scale == null ? prepared : Tensor.scaled(prepared, scale.copy(arena));
     }
 
     /** Frees the scratch, when no product runs. */

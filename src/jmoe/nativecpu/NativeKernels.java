@@ -17,10 +17,20 @@ import java.lang.foreign.Arena;
 
 /**
  * The products with AMX, AVX-512 or AVX2 in C, on several threads; what is not a product is done by
- * other kernels. Arguments are host tensors of F32, F16 or BF16. Several threads share memory of a
- * confined arena only where native access is enabled, as it must be for this backend.
+ * other kernels. Arguments are host tensors of F32, F16 or BF16, weights also scaled I8. Several
+ * threads share memory of a confined arena only where native access is enabled, as it must be for
+ * this backend.
+ *
+ * <p>AVX2 and AVX-512 multiply in F32, one rounding for each term. AMX multiplies BF16 by BF16 in
+ * its own order, 32 inputs at a time, and takes subnormal numbers for zeros; where rows or weights
+ * have another type, or rows have slot weights, AVX-512 computes. With I8 weights every row of x is
+ * rounded to codes as well, as {@link Kernels#groupedGemm} allows, and all tiers give the same
+ * bits.
  */
 public final class NativeKernels implements Kernels {
+    /** Sums of more products of codes than that could exceed I32. */
+    private static final int MAX_CODES = 65_536;
+
     private final Workers workers;
     private final Kernels rest;
     private final GroupedGemm groupedGemm;
@@ -99,11 +109,11 @@ public final class NativeKernels implements Kernels {
     /** What is prepared already, or cannot be computed with, stays as it is. */
     private Tensor prepare(String name, Tensor weight, int parts, Arena arena) {
         workers.checkOpen();
-        Check.floating(name, weight, "[groups, outputs, inputs]", 3);
+        Check.weight(name, weight, "[groups, outputs, inputs]");
         if (weight.layout() != null || weight.dtype() == DType.F64 || weight.isDevice()) {
             return weight;
         }
-        host(name, weight);
+        weight("prepare", name, weight);
         Tensor[] prepared = new Tensor[1];
         workers.exclusively(() -> prepared[0] = groupedGemm.prepare(weight, parts, arena));
         return prepared[0];
@@ -178,6 +188,18 @@ public final class NativeKernels implements Kernels {
             Check.rowMajor(name, weight);
         }
         computable(operation, name, weight);
+        host(name, weight.scale());
+        if (weight.dtype() == DType.I8 && weight.dim(2) > MAX_CODES) {
+            throw new UnsupportedOperationException(
+                    operation
+                            + ": "
+                            + name
+                            + " has rows of "
+                            + weight.dim(2)
+                            + " codes; the native backend sums at most "
+                            + MAX_CODES
+                            + ", load the weights as BF16");
+        }
     }
 
     /** Gate and up must lie side by side where the activation is gated, and only there. */

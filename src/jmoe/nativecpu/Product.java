@@ -77,7 +77,8 @@ record Product(
 
     /** A weight to be packed, whatever it will be multiplied by. */
     static Product packing(long inputs, long columns, int parts, DType weight) {
-        return new Product(inputs, columns, 0, 1, parts, true, weight, weight, weight, null, false);
+        DType any = DType.F32;
+        return new Product(inputs, columns, 0, 1, parts, true, any, weight, any, null, false);
     }
 
     /** Writes the structure for a tier. */
@@ -102,6 +103,7 @@ record Product(
             case F32 -> 0;
             case F16 -> 1;
             case BF16 -> 2;
+            case I8 -> 3;
             default -> throw new UnsupportedOperationException(type + " is not computed with here");
         };
     }

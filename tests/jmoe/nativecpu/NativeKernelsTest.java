@@ -14,8 +14,16 @@ class NativeKernelsTest {
         return new NativeKernels(workers, new VectorKernels(workers), library);
     }
 
+    /** What this backend has besides. */
+    abstract static class NativeContract extends KernelsContract {
+        @Override
+        public boolean computesQuantised() {
+            return true;
+        }
+    }
+
     @Nested
-    class EmulatedAvx2 extends KernelsContract {
+    class EmulatedAvx2 extends NativeContract {
         @Override
         protected Kernels kernels() {
             return NativeKernelsTest.kernels(BuiltLibrary.EMULATED.open(Tier.AVX2), 1);
@@ -23,7 +31,7 @@ class NativeKernelsTest {
     }
 
     @Nested
-    class EmulatedAvx512 extends KernelsContract {
+    class EmulatedAvx512 extends NativeContract {
         @Override
         protected Kernels kernels() {
             return NativeKernelsTest.kernels(BuiltLibrary.EMULATED.open(Tier.AVX512), 2);
@@ -31,7 +39,7 @@ class NativeKernelsTest {
     }
 
     @Nested
-    class EmulatedAmx extends KernelsContract {
+    class EmulatedAmx extends NativeContract {
         @Override
         protected Kernels kernels() {
             return NativeKernelsTest.kernels(BuiltLibrary.EMULATED.open(Tier.AMX), 3);
@@ -39,7 +47,7 @@ class NativeKernelsTest {
     }
 
     @Nested
-    class Real extends KernelsContract {
+    class Real extends NativeContract {
         @Override
         protected Kernels kernels() {
             return NativeKernelsTest.kernels(BuiltLibrary.REAL.open(), 2);

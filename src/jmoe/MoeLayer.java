@@ -105,9 +105,11 @@ public final class MoeLayer implements AutoCloseable {
      * @param checkpoint folder with config.json and safetensors files
      * @param layer number of the layer in the model
      * @param kernels the backend; must stay open as long as the layer
-     * @param expertType F32, F16 or BF16 for the experts, or null for the stored type
+     * @param expertType F32, F16 or BF16 for the experts, I8 to quantise them as {@link
+     *     jmoe.tensor.Quantisation} does, or null for the stored type
      * @param progress told how much is loaded
      * @return the layer; close it to free its memory
+     * @throws UnsupportedOperationException if the backend does not multiply by I8
      * @throws jmoe.checkpoint.CheckpointException if the checkpoint is broken or holds no such
      *     layer
      */

@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import jmoe.checkpoint.LoadProgress;
 import jmoe.checkpoint.Safetensors;
+import jmoe.ops.ExpertWeights;
 import jmoe.ops.Kernels;
 import jmoe.ops.MoeWeights;
 import jmoe.tensor.DType;
@@ -15,6 +16,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.Arguments;
 import org.junit.jupiter.params.provider.MethodSource;
+import org.junit.jupiter.params.provider.ValueSource;
 
 import java.io.IOException;
 import java.lang.foreign.Arena;
@@ -90,6 +92,81 @@ final class MoeLayerTest {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /** Experts, shared expert, latent projections, biases: each with the numbers of its codes. */
+    @ParameterizedTest
+    @ValueSource(strings = {"qwen2_moe-0", "gpt_oss-0", "nemotron_h-1", "longcat_flash-0"})
+    void forward_ofQuantisedExperts_multipliesByScaleTimesCode(String variant) {
+        try (Arena arena = Arena.ofConfined();
+                Kernels kernels = Backend.REFERENCE.open();
+                MoeLayer layer =
+                        MoeLayer.load(
+                                GOLDEN.resolve(variant), 0, kernels, DType.I8, LoadProgress.NONE);
+                MoeLayer exact =
+                        new MoeLayer(layer.config(), exact(layer.weights(), arena), kernels);
+                Workspace workspace = layer.workspace(9);
+                Workspace exactWorkspace = exact.workspace(9)) {
+            Tensor x = waves(arena, 9, layer);
+            Tensor got = filled(arena, 9, layer, Double.NaN);
+            Tensor want = filled(arena, 9, layer, Double.NaN);
+            layer.forward(x, got, workspace);
+            exact.forward(x, want, exactWorkspace);
+            assertThat(layer.weights().experts().getFirst().gateUp().describe())
+                    .startsWith("scaled I8 [");
+            assertThat(got.data().mismatch(want.data())).isEqualTo(-1);
+            assertThat(got.getDouble(0)).isFinite();
+        }
+    }
+
+    private static MoeWeights exact(MoeWeights weights, Arena arena) {
+        ExpertWeights shared = weights.shared();
+        return new MoeWeights(
+                weights.routers(),
+                weights.experts().stream().map(bank -> exact(bank, arena)).toList(),
+                shared == null ? null : exact(shared, arena),
+                weights.sharedGate(),
+                weights.latentIn(),
+                weights.latentOut(),
+                weights.outputBias());
+    }
+
+    private static ExpertWeights exact(ExpertWeights bank, Arena arena) {
+        return new ExpertWeights(
+                exact(bank.gateUp(), arena),
+                exact(bank.down(), arena),
+                bank.gateUpBias(),
+                bank.downBias(),
+                bank.activation());
+    }
+
+    private static Tensor exact(Tensor scaled, Arena arena) {
+        Tensor exact = Tensor.allocate(arena, DType.F64, scaled.shape());
+        for (long i = 0; i < exact.numElements(); i++) {
+            exact.setDouble(i, scaled.getDouble(i));
+        }
+        return exact;
+    }
+
+    /** Before anything is read. */
+    @Test
+    void load_ofQuantisedExperts_isRefusedWhereTheyDoNotRun() {
+        for (Backend backend : BACKENDS) {
+            if (backend != Backend.VECTOR && backend != Backend.CUDA) {
+                continue;
+            }
+            try (Kernels kernels = backend.open()) {
+                LoadProgress progress =
+                        (bytes, totalBytes) -> {
+                            throw new AssertionError("read " + bytes);
+                        };
+                Path folder = GOLDEN.resolve("mixtral-0");
+                assertThatThrownBy(() -> MoeLayer.load(folder, 0, kernels, DType.I8, progress))
+                        .isInstanceOf(UnsupportedOperationException.class)
+                        .hasMessageContaining("of type scaled I8 is not supported by the ")
+                        .hasMessageEndingWith("native and reference backends; load them as BF16");
             }
         }
     }

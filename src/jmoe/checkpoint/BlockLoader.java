@@ -8,7 +8,9 @@ import jmoe.ops.ExpertWeights;
 import jmoe.ops.Kernels;
 import jmoe.ops.MoeWeights;
 import jmoe.ops.RouterWeights;
+import jmoe.tensor.Allocator;
 import jmoe.tensor.DType;
+import jmoe.tensor.Quantisation;
 import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;
@@ -26,7 +28,7 @@ final class BlockLoader {
     private final Checkpoint checkpoint;
     private final DType dtype;
     private final @Nullable Kernels kernels;
-    private final Arena arena;
+    private final Allocator memory;
     private final LoadProgress progress;
     private long totalBytes;
     private long bytes;
@@ -34,7 +36,8 @@ final class BlockLoader {
     /**
      * A loader for one block.
      *
-     * @param dtype of the experts; routers keep theirs, everything else becomes F32
+     * @param dtype of the experts, and unless it is I8 of latent projections; routers keep theirs,
+     *     everything else becomes F32
      * @param kernels who decides where the weights are, or null for the host
      * @param arena owner of the weights
      */
@@ -47,17 +50,23 @@ final class BlockLoader {
         this.checkpoint = checkpoint;
         this.dtype = dtype;
         this.kernels = kernels;
-        this.arena = arena;
+        this.memory =
+                kernels == null
+                        ? (type, shape) -> Tensor.allocate(arena, type, shape)
+                        : (type, shape) -> kernels.allocate(arena, type, shape);
         this.progress = progress;
     }
 
     MoeWeights load(MoeBlock block) {
+        if (dtype == DType.I8 && kernels != null) {
+            refuseUnlessQuantised(kernels);
+        }
         totalBytes = totalBytes(block);
         List<RouterWeights> routers = new ArrayList<>();
         for (Router router : block.routers()) {
             routers.add(
                     new RouterWeights(
-                            read(router.weight(), routerType(router)),
+                            read(router.weight(), storedType(router.weight())),
                             readIfAny(router.bias(), DType.F32),
                             readIfAny(router.selectionBias(), DType.F32)));
         }
@@ -71,15 +80,32 @@ final class BlockLoader {
                 experts,
                 shared == null ? null : bank(shared),
                 readIfAny(block.sharedGate(), DType.F32),
-                readIfAny(block.latentIn(), dtype),
-                readIfAny(block.latentOut(), dtype),
+                readLatent(block.latentIn()),
+                readLatent(block.latentOut()),
                 readIfAny(block.outputBias(), DType.F32));
     }
 
+    /** A backend that does not multiply by codes says so before billions of them are made. */
+    private static void refuseUnlessQuantised(Kernels kernels) {
+        try (Arena arena = Arena.ofShared()) {
+            Allocator allocator = (type, shape) -> Tensor.allocate(arena, type, shape);
+            kernels.prepare(Quantisation.allocate(allocator, 1, 1, 1), arena);
+        }
+    }
+
     /** As stored, if a router can be of that type. */
-    private DType routerType(Router router) {
-        DType stored = checkpoint.tensor(router.weight().pieces().getFirst().name()).dtype();
+    private DType storedType(Part weight) {
+        DType stored = checkpoint.tensor(weight.pieces().getFirst().name()).dtype();
         return stored == DType.BF16 || stored == DType.F16 ? stored : DType.F32;
+    }
+
+    /** Only experts are quantised. */
+    private DType latentType(Part part) {
+        return dtype == DType.I8 ? storedType(part) : dtype;
+    }
+
+    private @Nullable Tensor readLatent(@Nullable Part part) {
+        return part == null ? null : read(part, latentType(part));
     }
 
     private ExpertWeights bank(Bank bank) {
@@ -97,9 +123,9 @@ final class BlockLoader {
 
     private Tensor read(Part part, DType as) {
         Tensor target =
-                kernels == null
-                        ? Tensor.allocate(arena, as, part.shape())
-                        : kernels.allocate(arena, as, part.shape());
+                as == DType.I8
+                        ? Quantisation.allocate(memory, part.shape())
+                        : memory.allocate(as, part.shape());
         try (Arena scratch = Arena.ofConfined()) {
             Tensor host = target.isDevice() ? scratch(part, as, scratch) : target;
             long to = 0;
@@ -162,8 +188,9 @@ final class BlockLoader {
                             + source.getDouble(at)
                             + " at element "
                             + at
-                            + ", which is infinite in "
-                            + as
+                            + (as == DType.I8
+                                    ? ", which cannot be quantised"
+                                    : ", which is infinite in " + as)
                             + "; load the weights as "
                             + (as == DType.F16 ? "BF16 or F32" : "F32"));
         }
@@ -175,8 +202,14 @@ final class BlockLoader {
         long others = block.totalElements() - expertElements;
         for (Router router : block.routers()) {
             long elements = router.weight().elements();
-            total += routerType(router).numBytes(elements);
+            total += storedType(router.weight()).numBytes(elements);
             others -= elements;
+        }
+        for (Part latent : new @Nullable Part[] {block.latentIn(), block.latentOut()}) {
+            if (latent != null) {
+                long elements = latent.elements();
+                total += latentType(latent).numBytes(elements) - dtype.numBytes(elements);
+            }
         }
         return total + DType.F32.numBytes(others);
     }

@@ -227,14 +227,16 @@ public final class Checkpoint implements AutoCloseable {
      *
      * @param layer number of the layer, one of {@link #layers}
      * @param weights type of the routed and shared experts and latent projections: F32, F16 or
-     *     BF16; null for the type in which the first routed expert is stored
+     *     BF16; I8 to quantise the experts as {@link jmoe.tensor.Quantisation} does, and leave the
+     *     projections as they are stored; null for the type in which the first routed expert is
+     *     stored
      * @param arena owner of the weights
      * @param progress told after each matrix
      * @return the weights
      * @throws IllegalArgumentException if the type is none of these
      * @throws CheckpointException if there is no such MoE layer, config.json or a tensor is missing
-     *     or wrong, a tensor is quantised, a finite number would become infinite, or a file shrinks
-     *     meanwhile
+     *     or wrong, a tensor is quantised, a finite number would become infinite or one that is not
+     *     finite a code, or a file shrinks meanwhile
      */
     public MoeWeights load(int layer, @Nullable DType weights, Arena arena, LoadProgress progress) {
         return read(layer, weights, null, arena, progress);
@@ -252,6 +254,8 @@ public final class Checkpoint implements AutoCloseable {
      * @param progress told after each matrix
      * @return the weights
      * @throws IllegalArgumentException as there
+     * @throws UnsupportedOperationException if the weights shall be I8 and the backend does not
+     *     multiply by codes
      * @throws CheckpointException as there
      */
     public MoeWeights load(
@@ -272,9 +276,10 @@ public final class Checkpoint implements AutoCloseable {
         if (weights != null
                 && weights != DType.F32
                 && weights != DType.F16
-                && weights != DType.BF16) {
+                && weights != DType.BF16
+                && weights != DType.I8) {
             throw new IllegalArgumentException(
-                    "weights: expected F32, F16, BF16 or null, got " + weights);
+                    "weights: expected F32, F16, BF16, I8 or null, got " + weights);
         }
         MoeBlock block = block(find(layer));
         for (Part part : block.parts()) {

@@ -7,6 +7,7 @@ import static java.lang.foreign.ValueLayout.JAVA_SHORT_UNALIGNED;
 import jmoe.checkpoint.MoeBlock.Piece;
 import jmoe.tensor.DType;
 import jmoe.tensor.Floats;
+import jmoe.tensor.Quantisation;
 import jmoe.tensor.Tensor;
 
 import java.lang.foreign.Arena;
@@ -14,7 +15,7 @@ import java.lang.foreign.MemorySegment;
 
 /**
  * Copies a piece of a stored tensor to consecutive elements of another, transposing and converting
- * on the way.
+ * on the way; codes with a scale are computed, so that nothing wider is stored in between.
  */
 final class PieceCopy {
     /** Rows gathered together: a column of them is one or two cache lines of the source. */
@@ -26,27 +27,41 @@ final class PieceCopy {
      * Copies.
      *
      * @param source the stored tensor, of a floating-point type
+     * @param target of a floating-point type, or scaled I8; then with rows as long as the piece's,
+     *     or as those of a piece that is stored without gaps
      * @param to first element to write
-     * @return the index within the piece of a finite number that the target's type cannot hold, or
-     *     -1
+     * @return the index within the piece of a finite number that the target's type cannot hold, of
+     *     a number of any kind that has no code, or -1
      */
     static long copy(Tensor source, Piece piece, Tensor target, long to) {
         long elements = piece.rows() * piece.columns();
-        if (piece.columnStride() == 1 && piece.rowStride() == piece.columns()) {
-            Floats.convert(
-                    source.data(),
-                    source.dtype(),
-                    piece.offset(),
-                    target.data(),
-                    target.dtype(),
-                    to,
-                    elements);
-        } else {
-            gather(source, piece, target, to);
+        boolean dense = piece.columnStride() == 1 && piece.rowStride() == piece.columns();
+        long wrong =
+                dense
+                        ? convert(source, source.data(), piece.offset(), target, to, elements)
+                        : gather(source, piece, target, to);
+        if (wrong >= 0 || range(source.dtype()) <= range(target.dtype())) {
+            return wrong;
         }
-        return range(source.dtype()) > range(target.dtype())
-                ? overflow(source, piece, target, to, elements)
-                : -1;
+        return overflow(source, piece, target, to, elements);
+    }
+
+    /** Converts a run; the index within it of what has no code, or -1. */
+    private static long convert(
+            Tensor source,
+            MemorySegment from,
+            long fromElement,
+            Tensor target,
+            long to,
+            long elements) {
+        DType dtype = source.dtype();
+        if (target.scale() != null) {
+            long inputs = target.dim(target.rank() - 1);
+            long rows = elements / inputs;
+            return Quantisation.quantise(from, dtype, fromElement, target, to / inputs, rows);
+        }
+        Floats.convert(from, dtype, fromElement, target.data(), target.dtype(), to, elements);
+        return -1;
     }
 
     /** Exponent bits. */
@@ -60,7 +75,7 @@ final class PieceCopy {
         };
     }
 
-    private static void gather(Tensor source, Piece piece, Tensor target, long to) {
+    private static long gather(Tensor source, Piece piece, Tensor target, long to) {
         long columns = piece.columns();
         long rowsTogether = Math.min(TILE, piece.rows());
         DType dtype = source.dtype();
@@ -74,16 +89,13 @@ final class PieceCopy {
                     case 4 -> gather32(source.data(), offset, piece, rows, band);
                     default -> gather64(source.data(), offset, piece, rows, band);
                 }
-                Floats.convert(
-                        band,
-                        dtype,
-                        0,
-                        target.data(),
-                        target.dtype(),
-                        to + row * columns,
-                        rows * columns);
+                long wrong = convert(source, band, 0, target, to + row * columns, rows * columns);
+                if (wrong >= 0) {
+                    return row * columns + wrong;
+                }
             }
         }
+        return -1;
     }
 
     // The three loops read down the stored columns, whose neighbours share cache lines, and write

@@ -130,7 +130,8 @@ public final class SafetensorsWriter {
             throw new IllegalArgumentException(
                     "tensors: the format reserves the name " + CheckpointException.quoted(name));
         }
-        if (!Safetensors.isStorable(tensor.dtype()) || tensor.isDevice()) {
+        boolean plain = !tensor.isDevice() && tensor.scale() == null;
+        if (!Safetensors.isStorable(tensor.dtype()) || !plain) {
             throw new IllegalArgumentException(
                     "tensors: "
                             + CheckpointException.quoted(name)

@@ -99,7 +99,9 @@ final class Bench implements Callable<Integer> {
             names = "--weights",
             paramLabel = "LIST",
             defaultValue = "bf16",
-            description = "Types of the experts: f32, bf16 (default), f16.")
+            description =
+                    "Types of the experts: f32, bf16 (default), f16, i8 (backends native and"
+                            + " reference).")
     private String weights;
 
     @Option(

@@ -1,5 +1,6 @@
 package jmoe.cli;
 
+import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
 import static java.lang.foreign.ValueLayout.JAVA_SHORT_UNALIGNED;
 
@@ -19,6 +20,7 @@ import org.jspecify.annotations.Nullable;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Random;
 import java.util.concurrent.atomic.AtomicLong;
@@ -32,6 +34,9 @@ public final class RandomLayer {
     private static final double DOWN_GAIN = 8;
 
     private static final double BIAS_DEVIATION = 0.1;
+
+    /** Of I8 codes: the largest of a row of normal numbers is about four deviations. */
+    private static final double CODE_DEVIATION = Byte.MAX_VALUE / 4.0;
 
     private static final int TABLE_BITS = 16;
 
@@ -56,7 +61,7 @@ public final class RandomLayer {
      * Makes the weights of a layer.
      *
      * @param preset shape and rules
-     * @param type F32, F16 or BF16, of the experts
+     * @param type F32, F16, BF16 or I8, of the experts; I8 has a scale and leaves routers BF16
      * @param arena owner of the memory
      * @return the weights
      */
@@ -89,7 +94,8 @@ public final class RandomLayer {
     }
 
     private RouterWeights router(int numLogits, int numExperts, int hidden) {
-        Tensor weight = matrix(type, 1 / Math.sqrt(hidden), 1, numLogits, hidden);
+        DType routerType = type == DType.I8 ? DType.BF16 : type;
+        Tensor weight = matrix(routerType, 1 / Math.sqrt(hidden), 1, numLogits, hidden);
         return new RouterWeights(
                 weight, bias(Bias.ROUTER, 1, numLogits), bias(Bias.SELECTION, numExperts));
     }
@@ -111,22 +117,35 @@ public final class RandomLayer {
     }
 
     private Tensor matrix(DType dtype, double deviation, long... shape) {
+        if (dtype == DType.I8) {
+            return codes(deviation, shape);
+        }
         Tensor tensor = Tensor.allocate(arena, dtype, shape);
         fill(tensor, deviation, ++seed);
         return tensor;
     }
 
+    private Tensor codes(double deviation, long... shape) {
+        Tensor codes = Tensor.allocate(arena, DType.I8, shape);
+        fill(codes, CODE_DEVIATION, ++seed);
+        Tensor scale = Tensor.allocate(arena, DType.F32, Arrays.copyOf(shape, shape.length - 1));
+        for (long row = 0; row < scale.numElements(); row++) {
+            scale.setDouble(row, deviation / CODE_DEVIATION);
+        }
+        return Tensor.scaled(codes, scale);
+    }
+
     /**
      * Normal numbers, drawn on all cores from a table of them: a layer can have billions.
      *
-     * @param tensor out, F32, F16 or BF16
+     * @param tensor out, F32, F16, BF16 or I8 codes
      * @param deviation standard deviation
      * @param seed of this tensor
      */
     public static void fill(Tensor tensor, double deviation, long seed) {
         Random random = new Random(seed);
         int[] table = new int[1 << TABLE_BITS];
-        int magnitude = tensor.dtype() == DType.F32 ? Integer.MAX_VALUE : Short.MAX_VALUE;
+        int magnitude = -1 >>> (Integer.SIZE - 8 * tensor.dtype().blockBytes() + 1);
         for (int i = 0; i < table.length; i++) {
             // Small numbers may be zeros of either sign in F16.
             do {
@@ -141,7 +160,7 @@ public final class RandomLayer {
                             from < elements;
                             from = next.getAndAdd(CHUNK_ELEMENTS)) {
                         long to = Math.min(elements, from + CHUNK_ELEMENTS);
-                        fill(tensor.data(), tensor.dtype() == DType.F32, table, seed, from, to);
+                        fill(tensor.data(), tensor.dtype(), table, seed, from, to);
                     }
                 };
         onAllCores(work, elements / CHUNK_ELEMENTS);
@@ -152,15 +171,16 @@ public final class RandomLayer {
             case F32 -> Float.floatToRawIntBits(value);
             case BF16 -> Floats.floatToBf16(value);
             case F16 -> Float.floatToFloat16(value);
+            case I8 -> Math.clamp(Math.round(value), -Byte.MAX_VALUE, Byte.MAX_VALUE);
             default ->
                     throw new IllegalArgumentException(
-                            "type: expected F32, F16 or BF16, got " + dtype);
+                            "type: expected F32, F16, BF16 or I8, got " + dtype);
         };
     }
 
     /** Four table entries to a random number. */
     private static void fill(
-            MemorySegment data, boolean wide, int[] table, long seed, long from, long to) {
+            MemorySegment data, DType dtype, int[] table, long seed, long from, long to) {
         long state = seed * CHUNK_ELEMENTS + from;
         for (long i = from; i < to; i += Long.SIZE / TABLE_BITS) {
             state += GOLDEN_GAMMA;
@@ -170,10 +190,12 @@ public final class RandomLayer {
             long parts = Math.min(Long.SIZE / TABLE_BITS, to - i);
             for (int part = 0; part < parts; part++) {
                 int code = table[(int) (bits >>> (part * TABLE_BITS)) & (table.length - 1)];
-                if (wide) {
-                    data.set(JAVA_INT_UNALIGNED, (i + part) * Integer.BYTES, code);
-                } else {
-                    data.set(JAVA_SHORT_UNALIGNED, (i + part) * Short.BYTES, (short) code);
+                switch (dtype.blockBytes()) {
+                    case Integer.BYTES ->
+                            data.set(JAVA_INT_UNALIGNED, (i + part) * Integer.BYTES, code);
+                    case Short.BYTES ->
+                            data.set(JAVA_SHORT_UNALIGNED, (i + part) * Short.BYTES, (short) code);
+                    default -> data.set(JAVA_BYTE, i + part, (byte) code);
                 }
             }
         }

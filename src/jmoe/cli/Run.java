@@ -104,7 +104,9 @@ final class Run implements Callable<Integer> {
     @Option(
             names = "--weights",
             paramLabel = "TYPE",
-            description = "Hold the experts as f32, bf16 or f16; default: as stored.")
+            description =
+                    "Hold the experts as f32, bf16, f16 or i8 (also int8: a scale per output;"
+                            + " backends native and reference); default: as stored.")
     private @Nullable String weightsType;
 
     @Option(
@@ -200,9 +202,10 @@ final class Run implements Callable<Integer> {
             case "f32" -> DType.F32;
             case "bf16" -> DType.BF16;
             case "f16" -> DType.F16;
+            case "i8", "int8" -> DType.I8;
             default ->
                     throw new IllegalArgumentException(
-                            "--weights: expected f32, bf16 or f16, got " + name);
+                            "--weights: expected f32, bf16, f16 or i8, got " + name);
         };
     }
 
@@ -375,8 +378,13 @@ final class Run implements Callable<Integer> {
     private static long expertBytes(MoeLayer layer) {
         long bytes = 0;
         for (ExpertWeights bank : layer.weights().experts()) {
-            bytes += bank.gateUp().numBytes() + bank.down().numBytes();
+            bytes += numBytes(bank.gateUp()) + numBytes(bank.down());
         }
         return bytes;
+    }
+
+    private static long numBytes(Tensor weight) {
+        Tensor scale = weight.scale();
+        return weight.numBytes() + (scale == null ? 0 : scale.numBytes());
     }
 }

@@ -268,7 +268,8 @@ public final class CudaKernels implements Kernels {
     @Override
     public Tensor prepare(Tensor weight, Arena arena) {
         context.checkOpen();
-        Check.floating("weight", weight, "[groups, outputs, inputs]", 3);
+        Check.weight("weight", weight, "[groups, outputs, inputs]");
+        computableWeight("prepare", "weight", weight);
         return weight.dtype() == DType.F64 ? weight : onDevice(weight, arena);
     }
 
@@ -276,6 +277,7 @@ public final class CudaKernels implements Kernels {
     @Override
     public ExpertWeights prepare(ExpertWeights experts, Arena arena) {
         context.checkOpen();
+        computableWeight("prepare", "gateUp", experts.gateUp());
         if (experts.gateUp().dtype() == DType.F64) {
             return experts;
         }
@@ -360,6 +362,7 @@ public final class CudaKernels implements Kernels {
         Arguments.groupedGemm(x, weight, bias, expertOffsets, y);
         computable("groupedGemm", "x", x);
         computable("groupedGemm", "weight", weight);
+        computableWeight("groupedGemm", "weight", weight);
         Check.rowMajor("weight", weight);
         computable("groupedGemm", "y", y);
         try (Operands on = operands.open()) {
@@ -377,6 +380,7 @@ public final class CudaKernels implements Kernels {
             Tensor scratch,
             Tensor hidden) {
         context.checkOpen();
+        computableWeight("gateUpSwiglu", "gateUp", experts.gateUp());
         if (!GroupedGemm.onMatrixUnits(x.dtype(), experts.gateUp().dtype())) {
             Kernels.super.gateUpSwiglu(x, routing, weights, experts, scratch, hidden);
             return;
@@ -518,6 +522,10 @@ public final class CudaKernels implements Kernels {
         computable(operation, "addend", residual.addend());
         computable(operation, "identity", residual.identity());
         computable(operation, "y", y);
+    }
+
+    private void computableWeight(String operation, String name, Tensor weight) {
+        Check.unscaled(operation, name, weight, "the CUDA backend on " + context.device().name());
     }
 
     private void computable(String operation, String name, @Nullable Tensor tensor) {

@@ -27,6 +27,13 @@ public final class Arguments {
             throw new IllegalArgumentException(
                     "to: expected " + from.describe() + " as from, got " + to.describe());
         }
+        if (from.scale() != null || to.scale() != null) {
+            throw new IllegalArgumentException(
+                    (from.scale() != null ? "from" : "to")
+                            + ": expected elements without a scale, got "
+                            + (from.scale() != null ? from : to)
+                            + "; copy it by Tensor.copy");
+        }
         Check.accessible("from", from);
         Check.rowMajor("from", from);
         Check.accessible("to", to);
@@ -183,7 +190,7 @@ public final class Arguments {
      */
     public static void groupedGemm(
             Tensor x, Tensor weight, @Nullable Tensor bias, Tensor expertOffsets, Tensor y) {
-        Check.floating("weight", weight, "[groups, outputs, inputs]", 3);
+        Check.weight("weight", weight, "[groups, outputs, inputs]");
         long groups = weight.dim(0);
         Check.floating("x", x, "[rows, inputs]", 2);
         Check.floatMatrix("x", x, "rows", x.dim(0), "inputs", weight.dim(2));

@@ -10,7 +10,8 @@ import org.jspecify.annotations.Nullable;
  * A bank of experts of one size, in the one layout that all backends read: output features before
  * input features, gate rows before up rows. A shared expert is a bank of one.
  *
- * @param gateUp F32, F16 or BF16 [E, 2I, H], or [E, I, H] if the activation is not gated
+ * @param gateUp F32, F16, BF16 or {@linkplain Tensor#scaled scaled} I8 [E, 2I, H], or [E, I, H] if
+ *     the activation is not gated
  * @param down same type [E, H, I]
  * @param gateUpBias F32 [E, 2I] or [E, I], or null
  * @param downBias F32 [E, H], or null
@@ -24,8 +25,8 @@ public record ExpertWeights(
         Activation activation) {
     /** Checks types and shapes against each other. */
     public ExpertWeights {
-        Check.floating("gateUp", gateUp, "[numExperts, gateUp, hidden]", 3);
-        Check.floating("down", down, "[numExperts, hidden, intermediate]", 3);
+        Check.weight("gateUp", gateUp, "[numExperts, gateUp, hidden]");
+        Check.weight("down", down, "[numExperts, hidden, intermediate]");
         long experts = gateUp.dim(0);
         long columns = gateUp.dim(1);
         long hidden = gateUp.dim(2);
@@ -39,7 +40,8 @@ public record ExpertWeights(
                 || down.dim(2) != intermediate) {
             throw Check.mismatch(
                     "down",
-                    gateUp.dtype()
+                    (gateUp.scale() == null ? "" : "scaled ")
+                            + gateUp.dtype()
                             + " [numExperts="
                             + experts
                             + ", hidden="

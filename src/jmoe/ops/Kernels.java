@@ -16,9 +16,10 @@ import java.lang.foreign.Arena;
  *
  * <p><b>Common rules.</b> Floating-point arguments may be F32, F16, BF16 (the reference: also F64),
  * each independently; sums are accumulated in at least F32 and rounded once to the output's type.
- * Matrices are dense and row-major. Outputs are overwritten, never accumulated into, and must not
- * share memory with inputs unless a parameter says so. Arguments are checked before any work
- * starts:
+ * The weight of {@link #groupedGemm} and those of experts may also be I8 codes with a {@linkplain
+ * Tensor#scaled scale}, which not every backend has; nothing else may. Matrices are dense and
+ * row-major. Outputs are overwritten, never accumulated into, and must not share memory with inputs
+ * unless a parameter says so. Arguments are checked before any work starts:
  *
  * <ul>
  *   <li>{@link IllegalArgumentException} for a wrong type or shape, shared or read-only outputs;
@@ -114,7 +115,7 @@ public interface Kernels extends AutoCloseable {
      * what the operations called before have written, and the host's memory may be used again when
      * the call returns.
      *
-     * @param from in, of any type, in row-major order
+     * @param from in, of any type but without a scale, in row-major order
      * @param to out, of the same type and shape
      */
     default void copy(Tensor from, Tensor to) {
@@ -179,7 +180,10 @@ public interface Kernels extends AutoCloseable {
      * @param weight [groups, outputs, inputs]
      * @param arena owner of the memory of a new form
      * @return the argument itself, or a tensor of the same type and shape that only this kind of
-     *     backend reads and that does not need the argument any more
+     *     backend reads and that does not need the argument any more; with the same scale, if there
+     *     is one
+     * @throws UnsupportedOperationException if the weight has a scale and the backend does not
+     *     multiply by codes
      */
     default Tensor prepare(Tensor weight, Arena arena) {
         return weight;
@@ -192,6 +196,7 @@ public interface Kernels extends AutoCloseable {
      * @param experts in row-major order
      * @param arena owner of the memory of a new form
      * @return the argument itself, or experts that do not need the argument any more
+     * @throws UnsupportedOperationException as in {@link #prepare(Tensor, Arena)}
      */
     default ExpertWeights prepare(ExpertWeights experts, Arena arena) {
         return experts;
@@ -202,8 +207,15 @@ public interface Kernels extends AutoCloseable {
      * {@code expertOffsets[e] <= r < expertOffsets[e + 1]}. With one group this is a dense linear
      * layer.
      *
+     * <p>Where the weight has a scale, the numbers are {@code scale[e, n] * code[e, n, k]}. A
+     * backend may then round the rows of x too, each to 127 steps of {@code s[r] = max|x[r]| /
+     * 127}: it multiplies by {@code s[r] * rint(x[r] * (127 / max|x[r]|))}, all in F32. A row so
+     * small that {@code 127 / max|x[r]|} is no F32 may count as zeros. What a row with NaN or an
+     * infinity gives is NaN or infinite throughout either way, but not always the same of the two.
+     *
      * @param x in, [rows, inputs]
-     * @param weight in, [groups, outputs, inputs], row-major or from {@link #prepare}
+     * @param weight in, [groups, outputs, inputs], row-major or from {@link #prepare(Tensor,
+     *     Arena)}; I8 only with a scale
      * @param bias in, F32 [groups, outputs], or null
      * @param expertOffsets in, I32 [groups + 1]; first entry 0, rising, last at most rows (not
      *     checked on a device)
@@ -225,7 +237,8 @@ public interface Kernels extends AutoCloseable {
 
     /**
      * The first half of every expert, {@link #permute}, {@link #groupedGemm} and {@link #swiglu} in
-     * one: {@code hidden[r] = activation(w[r] x[rowToSlot[r] / topK] gateUp[e]^T + bias[e])}.
+     * one: {@code hidden[r] = activation(w[r] x[rowToSlot[r] / topK] gateUp[e]^T + bias[e])}. What
+     * a backend may round where weights have a scale is {@code w[r] x}.
      *
      * @param x in, [tokens, H]
      * @param routing in: rowToSlot, expertOffsets; it may have more experts than there are weights

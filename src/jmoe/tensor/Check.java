@@ -108,6 +108,50 @@ public final class Check {
     }
 
     /**
+     * A weight: numbers of any floating-point type, or I8 codes that have a scale.
+     *
+     * @param name parameter name
+     * @param weight the argument
+     * @param dims what the three dimensions count, for the message
+     */
+    public static void weight(String name, Tensor weight, String dims) {
+        boolean usable = weight.dtype().isFloating() || weight.scale() != null;
+        if (!usable || weight.rank() != 3) {
+            String expected = "F32, F16, BF16, F64 or scaled I8 " + dims;
+            if (weight.dtype() == DType.I8 && !usable) {
+                throw new IllegalArgumentException(
+                        mismatch(name, expected, weight).getMessage()
+                                + "; give the codes their factors by Tensor.scaled, or numbers"
+                                + " codes by Quantisation.of");
+            }
+            throw mismatch(name, expected, weight);
+        }
+        accessible(name, weight);
+    }
+
+    /**
+     * Numbers as they are, for a backend that does not multiply by codes.
+     *
+     * @param operation its name
+     * @param name parameter name
+     * @param tensor the argument
+     * @param backend which backend it is
+     * @throws UnsupportedOperationException if there is a scale
+     */
+    public static void unscaled(String operation, String name, Tensor tensor, String backend) {
+        if (tensor.scale() != null) {
+            throw new UnsupportedOperationException(
+                    operation
+                            + ": "
+                            + name
+                            + " of type scaled I8 is not supported by "
+                            + backend
+                            + "; quantised weights run on the native and reference backends; load"
+                            + " them as BF16");
+        }
+    }
+
+    /**
      * An argument that is not what was expected.
      *
      * @param name parameter name
@@ -137,6 +181,10 @@ public final class Check {
                 && inputFrom < outputFrom + output.numBytes()) {
             throw new IllegalArgumentException(
                     name + ": expected memory of its own, got memory shared with " + inputName);
+        }
+        Tensor scale = input.scale();
+        if (scale != null) {
+            disjoint(name, output, inputName, scale);
         }
     }
 
@@ -204,6 +252,10 @@ public final class Check {
                     name
                             + ": belongs to the confined arena of another thread; use"
                             + " Arena.ofShared() or call from the owner");
+        }
+        Tensor scale = tensor.scale();
+        if (scale != null) {
+            accessible(name, scale);
         }
     }
 }

@@ -5,9 +5,9 @@ package jmoe.tensor;
  *
  * <p>A type is stored in blocks of {@link #blockElements} consecutive elements of the last
  * dimension, {@link #blockBytes} bytes each; plain types have blocks of one element. Everything is
- * little-endian. The operations compute with F32, F16, BF16 and, in the reference only, F64; I32,
- * I64 and U8 hold indices and bytes. All other types can be listed and viewed; they are not
- * computed with yet.
+ * little-endian. The operations compute with F32, F16, BF16 and, in the reference only, F64;
+ * weights may also be I8 with a scale, see {@link Tensor#scaled}. I32, I64 and U8 hold indices and
+ * bytes. All other types can be listed and viewed; they are not computed with yet.
  */
 public enum DType {
     /** IEEE 754 binary64. */
@@ -24,7 +24,7 @@ public enum DType {
     I32(1, 4),
     /** Signed 16-bit integer. */
     I16(1, 2),
-    /** Signed 8-bit integer. */
+    /** Signed 8-bit integer; codes of quantised weights. */
     I8(1, 1),
     /** Unsigned 64-bit integer. */
     U64(1, 8),

@@ -202,6 +202,6 @@ public final class Floats {
 
     private static UnsupportedOperationException notFloating(DType dtype) {
         return new UnsupportedOperationException(
-                dtype + " elements cannot be read as numbers yet; supported: F64, F32, F16, BF16");
+                dtype + " elements are not numbers by themselves; supported: F64, F32, F16, BF16");
     }
 }

@@ -1,5 +1,6 @@
 package jmoe.tensor;
 
+import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
 
 import org.jspecify.annotations.Nullable;
@@ -11,6 +12,9 @@ import java.util.Arrays;
 /**
  * A view of off-heap memory as a dense row-major array. It owns nothing: whoever owns the arena or
  * the device allocation keeps it alive while the view is used. Sizes are 64-bit throughout.
+ *
+ * <p>A tensor has one type. Quantised weights are {@link DType#I8} codes with a second tensor for
+ * the factors that make them numbers, see {@link #scaled}.
  *
  * <p>A device tensor holds an address in a zero-length segment, so that reading it on the host
  * throws instead of crashing the JVM. Views are immutable and may be shared between threads; the
@@ -32,8 +36,11 @@ public final class Tensor {
     /** A backend's own arrangement, or null if row-major. */
     private final @Nullable Layout layout;
 
+    /** Factors of the rows of codes, or null if the elements are what they are. */
+    private final @Nullable Tensor scale;
+
     private Tensor(MemorySegment data, DType dtype, long[] shape, long numElements) {
-        this(data, dtype, shape, numElements, false, null, null);
+        this(data, dtype, shape, numElements, false, null, null, null);
     }
 
     private Tensor(
@@ -43,7 +50,8 @@ public final class Tensor {
             long numElements,
             boolean device,
             @Nullable MemorySegment deviceMemory,
-            @Nullable Layout layout) {
+            @Nullable Layout layout,
+            @Nullable Tensor scale) {
         this.data = data;
         this.dtype = dtype;
         this.shape = shape;
@@ -51,6 +59,7 @@ public final class Tensor {
         this.device = device;
         this.deviceMemory = deviceMemory;
         this.layout = layout;
+        this.scale = scale;
     }
 
     /**
@@ -100,7 +109,8 @@ public final class Tensor {
     public static Tensor device(MemorySegment data, DType dtype, long... shape) {
         long elements = count(shape);
         requireRoom(data, numBytes(dtype, elements, shape), dtype, shape);
-        return new Tensor(data.asSlice(0, 0), dtype, shape.clone(), elements, true, data, null);
+        return new Tensor(
+                data.asSlice(0, 0), dtype, shape.clone(), elements, true, data, null, null);
     }
 
     /**
@@ -115,7 +125,7 @@ public final class Tensor {
         long elements = count(shape);
         numBytes(dtype, elements, shape);
         MemorySegment data = MemorySegment.ofAddress(address);
-        return new Tensor(data, dtype, shape.clone(), elements, true, null, null);
+        return new Tensor(data, dtype, shape.clone(), elements, true, null, null, null);
     }
 
     /**
@@ -130,7 +140,45 @@ public final class Tensor {
         long elements = count(shape);
         numBytes(dtype, elements, shape);
         MemorySegment none = layout.memory().asSlice(0, 0);
-        return new Tensor(none, dtype, shape.clone(), elements, false, null, layout);
+        return new Tensor(none, dtype, shape.clone(), elements, false, null, layout, null);
+    }
+
+    /**
+     * Views codes as the numbers they stand for: {@code scale[row] * code}, with a factor for each
+     * row of the last dimension. Of a weight that is one for each output.
+     *
+     * @param codes I8 [.., inputs], row-major or {@link #prepared}
+     * @param scale F32 [..], the shape without the last dimension, row-major; on a device if the
+     *     codes are
+     * @return a view of both, whose type is I8 and whose {@link #data} are the codes
+     * @throws IllegalArgumentException if the types or shapes are others, or the codes have a scale
+     * @see Quantisation
+     */
+    public static Tensor scaled(Tensor codes, Tensor scale) {
+        if (codes.dtype != DType.I8 || codes.rank() == 0 || codes.scale != null) {
+            throw Check.mismatch("codes", "I8 of at least one dimension", codes);
+        }
+        long[] rows = Arrays.copyOf(codes.shape, codes.rank() - 1);
+        if (scale.dtype != DType.F32 || !Arrays.equals(scale.shape, rows)) {
+            throw Check.mismatch("scale", describe(DType.F32, rows) + ", one per row", scale);
+        }
+        Check.rowMajor("scale", scale);
+        if (scale.device != codes.device) {
+            throw new IllegalArgumentException(
+                    "scale: expected memory on the same side as the codes, "
+                            + codes
+                            + ", got "
+                            + scale);
+        }
+        return new Tensor(
+                codes.data,
+                codes.dtype,
+                codes.shape,
+                codes.numElements,
+                codes.device,
+                codes.deviceMemory,
+                codes.layout,
+                scale);
     }
 
     /**
@@ -241,7 +289,7 @@ public final class Tensor {
     /**
      * Bytes of all elements.
      *
-     * @return bytes, also of a device tensor
+     * @return bytes, also of a device tensor; without those of a scale
      */
     public long numBytes() {
         return dtype.numBytes(numElements);
@@ -266,7 +314,16 @@ public final class Tensor {
     }
 
     /**
-     * Copies the elements.
+     * The factors of {@link #scaled} codes.
+     *
+     * @return F32, the shape without the last dimension; null if there are none
+     */
+    public @Nullable Tensor scale() {
+        return scale;
+    }
+
+    /**
+     * Copies the elements, and the scale if there is one.
      *
      * @param arena owner of the copy
      * @return a row-major host tensor
@@ -275,7 +332,7 @@ public final class Tensor {
         requireRowMajor("copy");
         Tensor copy = allocate(arena, dtype, shape);
         copy.data.copyFrom(data);
-        return copy;
+        return scale == null ? copy : scaled(copy, scale.copy(arena));
     }
 
     private void requireRowMajor(String method) {
@@ -289,7 +346,7 @@ public final class Tensor {
     }
 
     /**
-     * Views consecutive entries of the first dimension.
+     * Views consecutive entries of the first dimension, with their scale if there is one.
      *
      * @param from first entry
      * @param entries number of entries
@@ -302,6 +359,14 @@ public final class Tensor {
             throw new IndexOutOfBoundsException(
                     "slice: entries " + from + " to " + (from + entries) + " of " + describe());
         }
+        if (scale != null) {
+            Tensor entryScale = rank() == 1 ? scale : scale.slice(from, entries);
+            return scaled(entries(from, entries), entryScale);
+        }
+        return entries(from, entries);
+    }
+
+    private Tensor entries(long from, long entries) {
         long[] sliced = shape.clone();
         sliced[0] = entries;
         long entryElements = shape[0] == 0 ? 0 : numElements / shape[0];
@@ -330,9 +395,10 @@ public final class Tensor {
     /**
      * Views the same elements in another shape.
      *
-     * @param newShape dimensions with the same product
+     * @param newShape dimensions with the same product, and the same last one if there is a scale
      * @return a view of the same memory
-     * @throws IllegalArgumentException if the number of elements differs
+     * @throws IllegalArgumentException if the number of elements differs, or rows with a scale are
+     *     cut
      */
     public Tensor reshape(long... newShape) {
         requireRowMajor("reshape");
@@ -347,31 +413,52 @@ public final class Tensor {
                             + Arrays.toString(newShape));
         }
         numBytes(dtype, elements, newShape);
-        return new Tensor(data, dtype, newShape.clone(), elements, device, deviceMemory, null);
+        Tensor view =
+                new Tensor(
+                        data, dtype, newShape.clone(), elements, device, deviceMemory, null, null);
+        return scale == null ? view : scaled(view, scale.reshape(rowsOf(newShape)));
+    }
+
+    /** The dimensions that count rows, if these have the length that they have here. */
+    private long[] rowsOf(long[] newShape) {
+        int last = newShape.length - 1;
+        if (last < 0 || newShape[last] != dim(rank() - 1)) {
+            throw new IllegalArgumentException(
+                    "reshape: expected rows of "
+                            + dim(rank() - 1)
+                            + " as in "
+                            + describe()
+                            + ", each of which has one scale, got "
+                            + Arrays.toString(newShape));
+        }
+        return Arrays.copyOf(newShape, last);
     }
 
     /**
-     * Reads a floating-point element.
+     * Reads a number: a floating-point element, or a code times its scale.
      *
      * @param index position in row-major order
      * @return its value, exactly
      */
     public double getDouble(long index) {
-        return Floats.get(data, dtype, index);
+        if (scale == null) {
+            return Floats.get(data, dtype, index);
+        }
+        return scale.getDouble(index / shape[shape.length - 1]) * data.get(JAVA_BYTE, index);
     }
 
     /**
-     * Reads a floating-point element.
+     * Reads a number: a floating-point element, or a code times its scale.
      *
      * @param index position in row-major order
-     * @return its value; F64 is rounded
+     * @return its value; F64 and what has a scale are rounded
      */
     public float getFloat(long index) {
-        return (float) Floats.get(data, dtype, index);
+        return (float) getDouble(index);
     }
 
     /**
-     * Rounds a number to the type and stores it.
+     * Rounds a number to the type and stores it; not where there is a scale.
      *
      * @param index position in row-major order
      * @param value the number
@@ -384,7 +471,7 @@ public final class Tensor {
      * Reads an integer element.
      *
      * @param index position in row-major order
-     * @return its value; unsigned types are zero-extended
+     * @return its value; unsigned types are zero-extended, codes are without their scale
      */
     public long getLong(long index) {
         return Floats.getInteger(data, dtype, index);
@@ -413,10 +500,10 @@ public final class Tensor {
     /**
      * Type and shape for messages.
      *
-     * @return for example {@code F32 [7, 44]}
+     * @return for example {@code F32 [7, 44]} or {@code scaled I8 [7, 44]}
      */
     public String describe() {
-        return describe(dtype, shape);
+        return (scale == null ? "" : "scaled ") + describe(dtype, shape);
     }
 
     private static String describe(DType dtype, long[] shape) {

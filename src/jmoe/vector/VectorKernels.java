@@ -17,9 +17,13 @@ import java.lang.foreign.Arena;
 
 /**
  * The operations with the Vector API on several threads. Arguments are host tensors of F32, F16 or
- * BF16. Several threads share memory of a confined arena only where native access is enabled.
+ * BF16; weights that have a scale are refused: widened to F32 panels they would take four times
+ * their memory, and as much time as F32. Several threads share memory of a confined arena only
+ * where native access is enabled.
  */
 public final class VectorKernels implements Kernels {
+    private static final String NAME = "the vector backend";
+
     private final Workers workers;
     private final Route route;
     private final Permute permute;
@@ -131,7 +135,8 @@ public final class VectorKernels implements Kernels {
     /** What is prepared already, or cannot be computed with, stays as it is. */
     private Tensor prepare(String name, Tensor weight, int parts, Arena arena) {
         workers.checkOpen();
-        Check.floating(name, weight, "[groups, outputs, inputs]", 3);
+        Check.weight(name, weight, "[groups, outputs, inputs]");
+        Check.unscaled("prepare", name, weight, NAME);
         if (weight.layout() != null || weight.dtype() == DType.F64 || weight.isDevice()) {
             return weight;
         }
@@ -218,6 +223,7 @@ public final class VectorKernels implements Kernels {
     }
 
     private void weight(String operation, String name, Tensor weight) {
+        Check.unscaled(operation, name, weight, NAME);
         if (!(weight.layout() instanceof Panels)) {
             Check.rowMajor(name, weight);
         }

@@ -6,12 +6,14 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.MoeWeights;
 import jmoe.tensor.DType;
+import jmoe.tensor.Quantisation;
 import jmoe.tensor.Tensor;
 
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.MethodSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 import java.io.IOException;
@@ -140,6 +142,79 @@ class CheckpointTest {
         }
     }
 
+    /** Every layout: as stored, transposed, interleaved, fused, stacked, and rows of one number. */
+    @ParameterizedTest
+    @MethodSource("golden")
+    void load_quantisesTheExpertsAndNothingElse(Path golden) {
+        try (Checkpoint checkpoint = Checkpoint.open(golden);
+                Arena arena = Arena.ofConfined()) {
+            MoeWeights wide = checkpoint.load(0, DType.F32, arena, LoadProgress.NONE);
+            MoeWeights stored = checkpoint.load(0, null, arena, LoadProgress.NONE);
+            long[] last = new long[2];
+            LoadProgress progress =
+                    (bytes, totalBytes) -> {
+                        last[0] = bytes;
+                        last[1] = totalBytes;
+                    };
+            MoeWeights quantised = checkpoint.load(0, DType.I8, arena, progress);
+            assertThat(last[0]).isPositive().isEqualTo(last[1]);
+            for (int type = 0; type < wide.experts().size(); type++) {
+                assertQuantised(quantised.experts().get(type), wide.experts().get(type), arena);
+            }
+            if (wide.shared() != null) {
+                assertQuantised(quantised.shared(), wide.shared(), arena);
+            }
+            assertSame(
+                    quantised.routers().getFirst().weight(), stored.routers().getFirst().weight());
+            if (stored.latentIn() != null) {
+                assertSame(quantised.latentIn(), stored.latentIn());
+                assertSame(quantised.latentOut(), stored.latentOut());
+            }
+            quantised.requireMatch(checkpoint.layer(0).config());
+        }
+    }
+
+    private static void assertQuantised(ExpertWeights got, ExpertWeights wide, Arena arena) {
+        for (Tensor[] pair :
+                new Tensor[][] {{got.gateUp(), wide.gateUp()}, {got.down(), wide.down()}}) {
+            Tensor want = Quantisation.of(pair[1], arena);
+            assertSame(pair[0], want);
+            assertSame(pair[0].scale(), want.scale());
+        }
+        if (wide.gateUpBias() != null) {
+            assertSame(got.gateUpBias(), wide.gateUpBias());
+        }
+    }
+
+    static Stream<Path> golden() throws IOException {
+        try (Stream<Path> folders = Files.list(EditedFolder.GOLDEN)) {
+            return folders
+                    .filter(path -> Files.exists(path.resolve("cases.safetensors")))
+                    .sorted()
+                    .toList()
+                    .stream();
+        }
+    }
+
+    @ParameterizedTest
+    @CsvSource({"F32, NaN, NaN", "BF16, Infinity, Infinity", "F64, 1e300, 1.0E300"})
+    void load_refusesToQuantiseWhatIsNotFinite(DType stored, double value, String text) {
+        try (EditedFolder edited = new EditedFolder("granitemoe-0", folder);
+                Arena arena = Arena.ofConfined()) {
+            Tensor tensor = edited.allocate(stored, 5, 32, 22);
+            tensor.setDouble(2 * 32 * 22 + 9, value);
+            edited.tensors.put(BLOCK + "output_linear.weight", tensor);
+            try (Checkpoint checkpoint = edited.open()) {
+                assertThatThrownBy(() -> checkpoint.load(0, DType.I8, arena, LoadProgress.NONE))
+                        .isInstanceOf(CheckpointException.class)
+                        .hasMessageEndingWith(
+                                ": tensor '%soutput_linear.weight' has %s at element 1417, which"
+                                        + " cannot be quantised; load the weights as F32",
+                                BLOCK, text);
+            }
+        }
+    }
+
     @Test
     void load_keepsInfinitiesAndTheLargestF16() {
         try (EditedFolder edited = new EditedFolder("granitemoe-0", folder);
@@ -169,7 +244,7 @@ class CheckpointTest {
                 Arena arena = Arena.ofConfined()) {
             assertThatThrownBy(() -> checkpoint.load(0, DType.F64, arena, LoadProgress.NONE))
                     .isInstanceOf(IllegalArgumentException.class)
-                    .hasMessage("weights: expected F32, F16, BF16 or null, got F64");
+                    .hasMessage("weights: expected F32, F16, BF16, I8 or null, got F64");
             assertThatThrownBy(() -> checkpoint.load(3, null, arena, LoadProgress.NONE))
                     .isInstanceOf(CheckpointException.class)
                     .hasMessageContaining("has no MoE layer 3; MoE layers: [0]");

@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import jmoe.checkpoint.MoeBlock.Piece;
 import jmoe.tensor.DType;
+import jmoe.tensor.Quantisation;
 import jmoe.tensor.Tensor;
 
 import net.jqwik.api.ForAll;
@@ -61,6 +62,47 @@ class PieceCopyTest {
             for (long i = offset + (long) rows * columns; i < target.numElements(); i++) {
                 assertThat(target.getDouble(i)).isZero();
             }
+        }
+    }
+
+    @Property(tries = 100)
+    void copy_quantisesRows(
+            @ForAll @IntRange(min = 1, max = 150) int rows,
+            @ForAll @IntRange(min = 1, max = 150) int columns,
+            @ForAll Order order,
+            @ForAll @IntRange(max = 3) int from,
+            @ForAll @IntRange(max = 9999) int where) {
+        Piece piece =
+                switch (order) {
+                    case STORED -> piece(0, rows, columns, columns, 1);
+                    case TRANSPOSED -> piece(0, rows, columns, 1, rows);
+                    case INTERLEAVED -> piece(0, rows, columns, 2, 2L * rows);
+                };
+        try (Arena arena = Arena.ofConfined()) {
+            Tensor source = Tensor.allocate(arena, TYPES.get(from), 2L * rows * columns);
+            for (long i = 0; i < source.numElements(); i++) {
+                source.setDouble(i, (i * 37 % 255 - 127) / 64.0);
+            }
+            Tensor ordered = Tensor.allocate(arena, TYPES.get(from), rows, columns);
+            PieceCopy.copy(source, piece, ordered, 0);
+            Tensor want = Quantisation.of(ordered, arena);
+            Tensor target =
+                    Quantisation.allocate(
+                            (type, shape) -> Tensor.allocate(arena, type, shape),
+                            rows + 2L,
+                            columns);
+
+            assertThat(PieceCopy.copy(source, piece, target, columns)).isEqualTo(-1);
+
+            Tensor got = target.slice(1, rows);
+            assertThat(got.data().mismatch(want.data())).isEqualTo(-1);
+            assertThat(got.scale().data().mismatch(want.scale().data())).isEqualTo(-1);
+            assertThat(target.scale().getDouble(0)).isZero();
+            assertThat(target.scale().getDouble(rows + 1)).isZero();
+
+            long index = where % ((long) rows * columns);
+            source.setDouble(PieceCopy.at(piece, index), Double.NaN);
+            assertThat(PieceCopy.copy(source, piece, target, columns)).isEqualTo(index);
         }
     }
 

@@ -183,6 +183,11 @@ class SafetensorsWriterTest {
             assertThatThrownBy(() -> SafetensorsWriter.write(path, one(device), Map.of()))
                     .isInstanceOf(IllegalArgumentException.class)
                     .hasMessageContaining("on device");
+            Tensor scaled =
+                    Tensor.scaled(counting(arena, DType.I8, 2, 3), counting(arena, DType.F32, 2));
+            assertThatThrownBy(() -> SafetensorsWriter.write(path, one(scaled), Map.of()))
+                    .isInstanceOf(IllegalArgumentException.class)
+                    .hasMessageContaining("scaled I8 [2, 3]");
             for (String name : new String[] {"__metadata__", "\ud800"}) {
                 SequencedMap<String, Tensor> tensors = new LinkedHashMap<>();
                 tensors.put(name, plain);

@@ -122,6 +122,26 @@ final class BenchTest {
         assertThat(out).containsPattern("10,000 tokens: left out, a pass would take about");
     }
 
+    @Test
+    void bench_measuresQuantisedExpertsWhereTheyRun() {
+        JsonNode json =
+                jmoe(
+                                "bench",
+                                "--preset",
+                                SMALLEST,
+                                "--tokens",
+                                "1",
+                                "--weights",
+                                "int8",
+                                "--backend",
+                                "reference",
+                                "--json")
+                        .json();
+        assertThat(json.toString()).contains("\"weights\":\"i8\"");
+        jmoe("bench", "--preset", SMALLEST, "--weights", "i8", "--backend", "vector")
+                .refused("scaled I8 is not supported by the vector backend", "native");
+    }
+
     @ParameterizedTest
     @CsvSource({
         "--preset, olmoe, --preset: expected all or a name",
@@ -129,7 +149,7 @@ final class BenchTest {
         "--tokens, 0, '--tokens: expected a whole number from 1 to 1048576, got 0'",
         "--tokens, few, '--tokens: expected a whole number from 1 to 1048576, got few'",
         "--tokens, '1,,2', --tokens: expected a list separated by commas",
-        "--weights, fp8, '--weights: expected f32, bf16 or f16, got fp8'",
+        "--weights, fp8, '--weights: expected f32, bf16, f16 or i8, got fp8'",
         "--backend, gpu, '--backend: expected auto, reference, vector, native or cuda, got gpu'",
         "--backend, 'vector,nothing', nothing",
         "--threads, 0, --threads: expected a whole number from 1 to 1024",

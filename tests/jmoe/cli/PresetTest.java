@@ -62,7 +62,7 @@ final class PresetTest {
     }
 
     @ParameterizedTest
-    @EnumSource(names = {"F32", "F16", "BF16"})
+    @EnumSource(names = {"F32", "F16", "BF16", "I8"})
     void weights_haveNoZerosAndTheRightSize(DType type) {
         Preset preset = Preset.of("qwen1.5-moe-a2.7b");
         while (preset.halved() != null) {

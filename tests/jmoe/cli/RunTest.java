@@ -145,6 +145,34 @@ final class RunTest {
     }
 
     @ParameterizedTest
+    @ValueSource(strings = {"i8", "int8", "I8"})
+    void weights_quantiseTheExperts(String type) {
+        JsonNode json =
+                run(
+                                "olmoe-0",
+                                "t33",
+                                "--weights",
+                                type,
+                                "--backend",
+                                "reference",
+                                "--check",
+                                "--json")
+                        .json();
+        JsonNode wide =
+                run("olmoe-0", "t33", "--weights", "f32", "--backend", "reference", "--json")
+                        .json();
+        assertThat(json.get("weights_type").asString()).isEqualTo("I8");
+        // A quarter of F32, and for the scale four bytes a row.
+        assertThat(json.get("expert_bytes").asLong())
+                .isBetween(
+                        wide.get("expert_bytes").asLong() / 4 + 4,
+                        wide.get("expert_bytes").asLong() / 2);
+        assertThat(json.get("check").get("within").asBoolean()).isTrue();
+        run("olmoe-0", "t33", "--weights", type, "--backend", "vector")
+                .refused("scaled I8 is not supported by the vector backend", "load them as BF16");
+    }
+
+    @ParameterizedTest
     @ValueSource(strings = {"f32", "bf16", "f16"})
     void weights_convertTheExperts(String type) {
         JsonNode json = run("olmoe-0", "t33", "--weights", type, "--check", "--json").json();

@@ -7,6 +7,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import jmoe.ops.Cases.Case;
 import jmoe.ops.Cases.Pattern;
 import jmoe.tensor.DType;
+import jmoe.tensor.Quantisation;
 import jmoe.tensor.Tensor;
 
 import org.junit.jupiter.api.Assumptions;
@@ -50,6 +51,40 @@ interface ArgumentsContract extends Contract {
         }
     }
 
+    /** Only weights of experts and products may be quantised, and those of a bank together. */
+    @Test
+    default void everyOperation_rejectsScaleElsewhere() {
+        try (Arena arena = Arena.ofConfined()) {
+            Failures failures = new Failures();
+            for (Invocation invocation : Invocation.all(SMALL, arena)) {
+                invocation
+                        .arguments()
+                        .forEach((name, valid) -> {
+                            if (mayHaveScale(invocation.op(), name)) {
+                                return;
+                            }
+                            Tensor wrong =
+                                    Quantisation.allocate(
+                                            (type, shape) -> Tensor.allocate(arena, type, shape),
+                                            valid.shape());
+                            failures.check(() ->
+                                    assertThatThrownBy(() -> call(invocation, name, wrong))
+                                            .as("%s: %s", invocation.op(), name)
+                                            .isInstanceOf(IllegalArgumentException.class)
+                                            .hasMessageMatching(
+                                                    "(%s|down): expected .+, got .+"
+                                                            .formatted(name)));
+                        });
+            }
+            failures.assertNone();
+        }
+    }
+
+    private static boolean mayHaveScale(String op, String name) {
+        return op.equals("groupedGemm") && name.equals("weight")
+                || op.equals("gateUpSwiglu") && name.equals("gateUp");
+    }
+
     /** A map that was never filled, or of other ids, must not become a crash or another's row. */
     @Test
     default void permuteAndUnpermute_rejectMapsThatPointOutside() {
@@ -86,8 +121,8 @@ interface ArgumentsContract extends Contract {
                                 "logits")
                         .contains(name);
         return onlyF32
-                ? List.of(DType.BF16, DType.F16, DType.I32)
-                : List.of(DType.I32, DType.U16, DType.F8_E4M3);
+                ? List.of(DType.BF16, DType.F16, DType.I32, DType.I8)
+                : List.of(DType.I32, DType.U16, DType.F8_E4M3, DType.I8);
     }
 
     @Test

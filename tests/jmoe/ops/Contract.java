@@ -11,6 +11,9 @@ interface Contract {
     /** Whether F64 arguments are computed with; otherwise they are unsupported. */
     boolean computesDouble();
 
+    /** Whether weights may be I8 with a scale; otherwise they are unsupported. */
+    boolean computesQuantised();
+
     /** Whether tensors on a device are a caller's mistake. */
     boolean computesOnHost();
 

@@ -28,6 +28,7 @@ public abstract class KernelsContract extends TestedBackend
                 RouterContract,
                 ExpertsContract,
                 PrepareContract,
+                QuantisedContract,
                 MemoryContract,
                 SwigluContract,
                 UnpermuteContract,

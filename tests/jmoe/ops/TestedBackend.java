@@ -44,6 +44,11 @@ abstract class TestedBackend implements Contract {
     }
 
     @Override
+    public boolean computesQuantised() {
+        return false;
+    }
+
+    @Override
     public boolean computesOnHost() {
         return true;
     }

@@ -18,6 +18,9 @@ import jmoe.tensor.Tensor;
  * <p>eps of a stored type is half its unit in the last place: a result that was truncated instead
  * of rounded fails. eps(acc) is a whole unit of F32, since the accumulators of tensor cores
  * truncate.
+ *
+ * <p>With an I8 weight a backend may round the rows of x as well, see {@link Kernels#groupedGemm};
+ * what that may add to each sum is {@link #roundedRows}.
  */
 public final class Tolerance {
     private static final double ACCUMULATOR = 0x1p-23;
@@ -28,6 +31,12 @@ public final class Tolerance {
 
     /** Largest slope of x sigmoid(x), and of x sigmoid(a x) for any a. */
     private static final double SILU_SLOPE = 1.1;
+
+    /** Steps on one side of zero to which a row of x may be rounded. */
+    private static final int STEPS = 127;
+
+    /** Sums of uniform errors are beyond so many of their deviations once in 500 million. */
+    private static final double DEVIATIONS = 6;
 
     private Tolerance() {}
 
@@ -59,6 +68,30 @@ public final class Tolerance {
             Tensor want,
             double reduction,
             DType... intermediates) {
+        double[] none = new double[Math.toIntExact(want.numElements())];
+        assertClose(op, name, got, want, reduction, none, intermediates);
+    }
+
+    /**
+     * As {@link #assertClose(String, String, Tensor, Tensor, double, DType...)}, where an element
+     * may be off by more.
+     *
+     * @param op operation, for the message
+     * @param name case, for the message
+     * @param got result of the backend
+     * @param want result of the reference, F64, same number of elements
+     * @param reduction terms of the longest sum behind an element
+     * @param more by element, in addition
+     * @param intermediates types in which the backend stored what it computed on the way
+     */
+    public static void assertClose(
+            String op,
+            String name,
+            Tensor got,
+            Tensor want,
+            double reduction,
+            double[] more,
+            DType... intermediates) {
         double rms = rms(want);
         double base = SAFETY * ACCUMULATOR * Math.sqrt(reduction) * rms;
         for (DType intermediate : intermediates) {
@@ -66,9 +99,10 @@ public final class Tolerance {
         }
         double eps = eps(got.dtype());
         double worstExcess = 0;
-        long worst = -1;
-        for (long i = 0; i < want.numElements(); i++) {
-            double excess = excess(got.getDouble(i), want.getDouble(i), eps, base, got.dtype());
+        int worst = -1;
+        for (int i = 0; i < want.numElements(); i++) {
+            double bound = base + more[i];
+            double excess = excess(got.getDouble(i), want.getDouble(i), eps, bound, got.dtype());
             if (excess > worstExcess) {
                 worstExcess = excess;
                 worst = i;
@@ -85,7 +119,83 @@ public final class Tolerance {
                                     got.describe(),
                                     got.getDouble(worst),
                                     w,
-                                    eps * Math.abs(w) + base));
+                                    eps * Math.abs(w) + base + more[worst]));
+        }
+    }
+
+    /**
+     * How far sums may be off because the rows of x were rounded to {@code s = max|x| / 127} times
+     * whole numbers. That puts each x off by at most s / 2, anything in between being equally
+     * likely: by a deviation of s / sqrt(12), and the sum over the inputs by
+     *
+     * <pre>
+     * 6 s / sqrt(12) sqrt(sum w^2)       never more than        s / 2 sum |w|
+     * </pre>
+     *
+     * <p>Where {@code 1 / s} is no F32, all of x may be missing.
+     *
+     * @param x [rows, inputs] what is multiplied, before it is rounded
+     * @param weight [groups, outputs, inputs]
+     * @param expertOffsets I32 [groups + 1]
+     * @return by element of the result, as many rows as have a group
+     */
+    public static double[] roundedRows(Tensor x, Tensor weight, Tensor expertOffsets) {
+        int inputs = (int) weight.dim(2);
+        int outputs = (int) weight.dim(1);
+        double[] more = new double[Cases.rows(expertOffsets) * outputs];
+        // What F32 makes of x in steps may be on the other side of the middle between two.
+        double half = 0.5 + STEPS * ACCUMULATOR;
+        double deviations = DEVIATIONS / Math.sqrt(12);
+        for (int e = 0; e < weight.dim(0); e++) {
+            for (int row = expertOffsets.getInt(e); row < expertOffsets.getInt(e + 1); row++) {
+                double step = 0;
+                for (int k = 0; k < inputs; k++) {
+                    double size = Math.abs(x.getDouble((long) row * inputs + k));
+                    step = Math.max(step, size / STEPS);
+                }
+                for (int n = 0; n < outputs; n++) {
+                    double sum = 0;
+                    double squares = 0;
+                    for (int k = 0; k < inputs; k++) {
+                        double w = weight.getDouble(((long) e * outputs + n) * inputs + k);
+                        sum += Math.abs(w);
+                        squares += w * w;
+                    }
+                    double usual = deviations * step * Math.sqrt(squares);
+                    more[row * outputs + n] =
+                            1 / step > Float.MAX_VALUE
+                                    ? STEPS * step * sum
+                                    : Math.min(usual, half * step * sum);
+                }
+            }
+        }
+        return more;
+    }
+
+    /**
+     * Fails unless rows of x were rounded to nearest, if at all: then errors have the deviation
+     * that {@link #roundedRows} reckons with, while truncating doubles it. Only for many sums of
+     * many terms.
+     *
+     * @param op operation, for the message
+     * @param name case, for the message
+     * @param got F32, result of the backend
+     * @param want F64, result of the reference
+     * @param more from {@link #roundedRows}
+     */
+    public static void assertNearest(
+            String op, String name, Tensor got, Tensor want, double[] more) {
+        double squares = 0;
+        for (int i = 0; i < more.length; i++) {
+            double deviation = more[i] / DEVIATIONS;
+            double error = (got.getDouble(i) - want.getDouble(i)) / deviation;
+            squares += error * error;
+        }
+        double rms = Math.sqrt(squares / more.length);
+        if (!(rms <= 1.1)) {
+            throw new AssertionError(
+                    "%s, %s: errors are %s times what rounding to nearest gives"
+                            .formatted(op, name, rms));
         }
     }
 
@@ -151,24 +261,58 @@ public final class Tolerance {
             Tensor gateUp,
             Activation activation,
             double reduction) {
+        double[] none = new double[Math.toIntExact(gateUp.numElements())];
+        assertActivation(op, name, got, want, gateUp, activation, reduction, none);
+    }
+
+    /**
+     * As {@link #assertActivation(String, String, Tensor, Tensor, Tensor, Activation, double)},
+     * where sums may be off by more.
+     *
+     * @param op operation, for the message
+     * @param name case, for the message
+     * @param got [rows, I], result of the backend
+     * @param want F64 [rows, I], result of the reference
+     * @param gateUp F64 [rows, 2I] or [rows, I], what the reference activated
+     * @param activation the function
+     * @param reduction terms of a sum
+     * @param more by element of gateUp, in addition
+     */
+    public static void assertActivation(
+            String op,
+            String name,
+            Tensor got,
+            Tensor want,
+            Tensor gateUp,
+            Activation activation,
+            double reduction,
+            double[] more) {
         double sumError = SAFETY * ACCUMULATOR * Math.sqrt(reduction) * rms(gateUp);
         double roundings = SAFETY * ACCUMULATOR * Math.sqrt(ACTIVATION_ROUNDINGS);
         long width = want.dim(1);
         for (long row = 0; row < want.dim(0); row++) {
             for (long i = 0; i < width; i++) {
                 long at = row * width + i;
-                double last = Math.abs(gateUp.row(row).getDouble(gateUp.dim(1) - width + i));
-                double gate = activation.gated() ? gateUp.row(row).getDouble(i) : 0;
-                double slope =
+                long gateAt = row * gateUp.dim(1) + i;
+                long lastAt = gateAt + gateUp.dim(1) - width;
+                double last = Math.abs(gateUp.getDouble(lastAt));
+                double gate = activation.gated() ? Math.abs(gateUp.getDouble(gateAt)) : 0;
+                double lastMore = more[(int) lastAt];
+                double gateMore = more[(int) gateAt];
+                double lastError = sumError + lastMore;
+                double gateError = SILU_SLOPE * (sumError + gateMore);
+                // Where both are off by more, neither factor is what the reference has.
+                double error =
                         switch (activation.kind()) {
-                            case SWIGLU -> SILU_SLOPE * last + Math.abs(gate);
-                            case CLAMPED_SWIGLU -> SILU_SLOPE * (last + 1) + Math.abs(gate);
-                            case SILU -> SILU_SLOPE;
-                            case RELU -> 1;
-                            case SQUARED_RELU -> 2 * last;
+                            case SWIGLU -> (last + lastMore) * gateError + gate * lastError;
+                            case CLAMPED_SWIGLU ->
+                                    (last + lastMore + 1) * gateError + gate * lastError;
+                            case SILU -> SILU_SLOPE * lastError;
+                            case RELU -> lastError;
+                            case SQUARED_RELU -> (2 * last + lastMore) * lastError;
                         };
                 double w = want.getDouble(at);
-                double base = slope * sumError + roundings * Math.abs(w);
+                double base = error + roundings * Math.abs(w);
                 if (excess(got.getDouble(at), w, eps(got.dtype()), base, got.dtype()) > 0) {
                     throw new AssertionError(
                             "%s, %s: row %d, column %d of %s: got %s, want %s, bound %s"

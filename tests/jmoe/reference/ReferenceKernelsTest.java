@@ -29,6 +29,11 @@ final class ReferenceKernelsTest extends KernelsContract {
     }
 
     @Override
+    public boolean computesQuantised() {
+        return true;
+    }
+
+    @Override
     public boolean refusesCallsAfterClose() {
         return false;
     }

@@ -81,6 +81,60 @@ final class CheckTest {
     }
 
     @Test
+    void weight_takesFloatingTypesAndCodesWithAScale() {
+        String dims = "[groups, outputs, inputs]";
+        for (DType dtype : new DType[] {DType.F64, DType.F32, DType.F16, DType.BF16}) {
+            Check.weight("weight", tensor(dtype, 2, 3, 5), dims);
+        }
+        Tensor codes = tensor(DType.I8, 2, 3, 5);
+        Tensor scaled = Tensor.scaled(codes, tensor(DType.F32, 2, 3));
+        Check.weight("weight", scaled, dims);
+        String expected = "weight: expected F32, F16, BF16, F64 or scaled I8 " + dims + ", got ";
+        assertRejected(
+                () -> Check.weight("weight", codes, dims),
+                expected
+                        + "I8 [2, 3, 5]; give the codes their factors by Tensor.scaled, or numbers"
+                        + " codes by Quantisation.of");
+        assertRejected(
+                () -> Check.weight("weight", scaled.row(0), dims), expected + "scaled I8 [3, 5]");
+        assertRejected(
+                () -> Check.weight("weight", tensor(DType.U8, 2, 3, 5), dims),
+                expected + "U8 [2, 3, 5]");
+        assertRejected(
+                () -> Check.floating("x", scaled.row(0), "[rows, inputs]", 2),
+                "x: expected F32, F16, BF16 or F64 [rows, inputs], got scaled I8 [3, 5]");
+    }
+
+    @Test
+    void unscaled_namesOperationTypeBackendAndRemedy() {
+        Tensor codes = tensor(DType.I8, 3, 5);
+        Check.unscaled("groupedGemm", "weight", codes, "the vector backend");
+        Tensor scaled = Tensor.scaled(codes, tensor(DType.F32, 3));
+        assertThatThrownBy(
+                        () -> Check.unscaled("groupedGemm", "weight", scaled, "the vector backend"))
+                .isInstanceOf(UnsupportedOperationException.class)
+                .hasMessage(
+                        "groupedGemm: weight of type scaled I8 is not supported by the vector"
+                                + " backend; quantised weights run on the native and reference"
+                                + " backends; load them as BF16");
+    }
+
+    @Test
+    void checks_seeTheScaleToo() {
+        Tensor codes = tensor(DType.I8, 3, 5);
+        Tensor scale = tensor(DType.F32, 3);
+        assertRejected(
+                () -> Check.disjoint("y", scale, "weight", Tensor.scaled(codes, scale)),
+                "y: expected memory of its own, got memory shared with weight");
+        Arena closed = Arena.ofConfined();
+        Tensor scaled = Tensor.scaled(codes, Tensor.allocate(closed, DType.F32, 3));
+        closed.close();
+        assertThatThrownBy(() -> Check.accessible("weight", scaled))
+                .isInstanceOf(IllegalStateException.class)
+                .hasMessageStartingWith("weight: its arena is closed");
+    }
+
+    @Test
     void disjoint_seesOneSharedByte() {
         Tensor all = tensor(DType.U8, 100);
         Check.disjoint("y", all.slice(0, 50), "x", all.slice(50, 50));

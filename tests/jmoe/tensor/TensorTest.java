@@ -3,6 +3,8 @@ package jmoe.tensor;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import static java.lang.foreign.ValueLayout.JAVA_BYTE;
+
 import jmoe.ops.GuardedMemory;
 
 import org.junit.jupiter.api.Assumptions;
@@ -304,6 +306,144 @@ final class TensorTest {
             assertThat(tensor.reshape(tensor.numElements()).getFloat(last)).isEqualTo(7);
             assertThat(tensor.getDouble(last & 0x7fff_ffff)).isZero();
         }
+    }
+
+    @Test
+    void scaled_multipliesCodesByTheirRowsFactor() {
+        try (Arena arena = Arena.ofConfined()) {
+            Tensor scaled = scaled(arena);
+            assertThat(scaled.dtype()).isEqualTo(DType.I8);
+            assertThat(scaled.describe()).isEqualTo("scaled I8 [2, 3, 4]");
+            assertThat(scaled).hasToString("scaled I8 [2, 3, 4]");
+            assertThat(scaled.numBytes()).isEqualTo(24);
+            for (int i = 0; i < 24; i++) {
+                assertThat(scaled.getLong(i)).isEqualTo(i - 128);
+                assertThat(scaled.getDouble(i)).isEqualTo(0.125 * (i / 4 + 1) * (i - 128));
+                assertThat(scaled.getFloat(i)).isEqualTo((float) scaled.getDouble(i));
+            }
+            assertThatThrownBy(() -> scaled.setDouble(0, 1))
+                    .isInstanceOf(UnsupportedOperationException.class)
+                    .hasMessageContaining("I8");
+            assertThat(scaled.reshape(24 / 4, 4).scale().shape()).containsExactly(6);
+            assertThat(counted(arena, 2).scale()).isNull();
+        }
+    }
+
+    /** A view of rows has their factors; what would cut rows has none to have. */
+    @Test
+    void scaled_keepsItsScaleInViewsAndCopies() {
+        try (Arena arena = Arena.ofConfined()) {
+            Tensor scaled = scaled(arena);
+            assertThat(scaled.slice(1, 1).getDouble(4)).isEqualTo(scaled.getDouble(16));
+            assertThat(scaled.row(1).getDouble(4)).isEqualTo(scaled.getDouble(16));
+            assertThat(scaled.row(1).row(1).getDouble(2)).isEqualTo(scaled.getDouble(18));
+            assertThat(scaled.row(1).row(1).slice(1, 2).getDouble(1))
+                    .isEqualTo(scaled.getDouble(18));
+            assertThat(scaled.reshape(6, 4).getDouble(23)).isEqualTo(scaled.getDouble(23));
+            assertThat(scaled.slice(2, 0).scale().shape()).containsExactly(0, 3);
+            Tensor copy = scaled.copy(arena);
+            double last = scaled.getDouble(23);
+            scaled.data().fill((byte) 0);
+            scaled.scale().setDouble(5, 7);
+            assertThat(copy.getDouble(23)).isEqualTo(last);
+            for (long[] shape : new long[][] {{2, 12}, {24}, {4, 3, 2}}) {
+                assertThatThrownBy(() -> scaled.reshape(shape))
+                        .isInstanceOf(IllegalArgumentException.class)
+                        .hasMessageMatching(
+                                "reshape: expected rows of 4 as in scaled I8 \\[2, 3, 4], each of"
+                                        + " which has one scale, got .+");
+            }
+            assertThatThrownBy(() -> scaled.row(0).row(0).row(0))
+                    .isInstanceOf(IllegalArgumentException.class)
+                    .hasMessageStartingWith("reshape: expected rows of 1");
+        }
+    }
+
+    @Test
+    void scaled_refusesOtherTypesAndShapes() {
+        try (Arena arena = Arena.ofConfined()) {
+            Tensor codes = Tensor.allocate(arena, DType.I8, 2, 3);
+            Tensor scale = Tensor.allocate(arena, DType.F32, 2);
+            Tensor scaled = Tensor.scaled(codes, scale);
+            for (Tensor wrong :
+                    new Tensor[] {
+                        Tensor.allocate(arena, DType.U8, 2, 3),
+                        Tensor.allocate(arena, DType.I8),
+                        scaled
+                    }) {
+                assertThatThrownBy(() -> Tensor.scaled(wrong, scale))
+                        .isInstanceOf(IllegalArgumentException.class)
+                        .hasMessage(
+                                "codes: expected I8 of at least one dimension, got "
+                                        + wrong.describe());
+            }
+            for (Tensor wrong :
+                    new Tensor[] {
+                        Tensor.allocate(arena, DType.F32, 3),
+                        Tensor.allocate(arena, DType.F32, 2, 1),
+                        Tensor.allocate(arena, DType.F64, 2)
+                    }) {
+                assertThatThrownBy(() -> Tensor.scaled(codes, wrong))
+                        .isInstanceOf(IllegalArgumentException.class)
+                        .hasMessage(
+                                "scale: expected F32 [2], one per row, got " + wrong.describe());
+            }
+            assertThatThrownBy(() -> Tensor.scaled(codes, Tensor.device(64, DType.F32, 2)))
+                    .isInstanceOf(IllegalArgumentException.class)
+                    .hasMessage(
+                            "scale: expected memory on the same side as the codes, I8 [2, 3],"
+                                    + " got F32 [2] on device");
+        }
+    }
+
+    @Test
+    void scaled_ofDeviceAndPreparedCodes() {
+        Tensor device =
+                Tensor.scaled(
+                        Tensor.device(4096, DType.I8, 5, 3, 4),
+                        Tensor.device(8192, DType.F32, 5, 3));
+        assertThat(device).hasToString("scaled I8 [5, 3, 4] on device");
+        Tensor last = device.slice(1, 4).row(3);
+        assertThat(last.data().address()).isEqualTo(4096 + 48);
+        assertThat(last.scale().data().address()).isEqualTo(8192 + 48);
+        try (Arena arena = Arena.ofConfined()) {
+            Layout layout =
+                    new Layout() {
+                        private final MemorySegment memory = arena.allocate(64);
+
+                        @Override
+                        public MemorySegment memory() {
+                            return memory;
+                        }
+
+                        @Override
+                        public String describe() {
+                            return "heaps";
+                        }
+                    };
+            Tensor scale = Tensor.allocate(arena, DType.F32, 5);
+            Tensor prepared = Tensor.scaled(Tensor.prepared(layout, DType.I8, 5, 4), scale);
+            assertThat(prepared).hasToString("scaled I8 [5, 4] in heaps");
+            assertThat(prepared.layout()).isSameAs(layout);
+            assertThat(prepared.scale()).isSameAs(scale);
+            assertThatThrownBy(() -> prepared.row(0))
+                    .isInstanceOf(UnsupportedOperationException.class);
+            assertThatThrownBy(() -> prepared.getDouble(0))
+                    .isInstanceOf(IndexOutOfBoundsException.class);
+        }
+    }
+
+    /** Codes from -128 on; an eighth, two eighths and so on as the factors of rows. */
+    private static Tensor scaled(Arena arena) {
+        Tensor codes = Tensor.allocate(arena, DType.I8, 2, 3, 4);
+        Tensor scale = Tensor.allocate(arena, DType.F32, 2, 3);
+        for (int i = 0; i < 24; i++) {
+            codes.data().set(JAVA_BYTE, i, (byte) (i - 128));
+        }
+        for (int row = 0; row < 6; row++) {
+            scale.setDouble(row, 0.125 * (row + 1));
+        }
+        return Tensor.scaled(codes, scale);
     }
 
     private static Tensor counted(Arena arena, long... shape) {

@@ -21,6 +21,8 @@ import java.lang.foreign.Arena;
  * confined arena only where native access is enabled, as it must be for this backend.
  */
 public final class NativeKernels implements Kernels {
+    private static final String NAME = "the native backend";
+
     private final Workers workers;
     private final Kernels rest;
     private final GroupedGemm groupedGemm;
@@ -99,7 +101,8 @@ public final class NativeKernels implements Kernels {
     /** What is prepared already, or cannot be computed with, stays as it is. */
     private Tensor prepare(String name, Tensor weight, int parts, Arena arena) {
         workers.checkOpen();
-        Check.floating(name, weight, "[groups, outputs, inputs]", 3);
+        Check.weight(name, weight, "[groups, outputs, inputs]");
+        Check.unscaled("prepare", name, weight, NAME);
         if (weight.layout() != null || weight.dtype() == DType.F64 || weight.isDevice()) {
             return weight;
         }
@@ -174,6 +177,7 @@ public final class NativeKernels implements Kernels {
     }
 
     private void weight(String operation, String name, Tensor weight) {
+        Check.unscaled(operation, name, weight, NAME);
         if (!(weight.layout() instanceof Panels)) {
             Check.rowMajor(name, weight);
         }
@@ -198,9 +202,9 @@ public final class NativeKernels implements Kernels {
                     operation
                             + ": "
                             + name
-                            + " of type F64 is not supported by the "
-                            + workers.name()
-                            + " backend; use F32, F16 or BF16, or the reference backend");
+                            + " of type F64 is not supported by "
+                            + NAME
+                            + "; use F32, F16 or BF16, or the reference backend");
         }
         host(name, tensor);
     }

@@ -1,6 +1,7 @@
 /*
  * The instructions of AMX, each a function: eight registers of 16 rows of 64 bytes. Where the tier
- * is emulated, they are memory of this thread and loops that compute what Intel's manual says. The numbers of registers must be constants.
+ * is emulated, they are memory of this thread, and loops compute what Intel's manual says. The
+ * numbers of registers must be constants.
  */
 #ifndef JMOE_TILE_REGISTERS_H
 #define JMOE_TILE_REGISTERS_H

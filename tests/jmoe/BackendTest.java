@@ -74,6 +74,20 @@ final class BackendTest {
                                 + " correct -Djmoe.native.library, or take the backend vector");
     }
 
+    @Test
+    void unavailable_whereJavaAllowsNoNativeLibrariesSaysHowToAllowThem(@TempDir Path folder)
+            throws Exception {
+        assumeThat(Backend.NATIVE.unavailable()).isEmpty();
+        Path program = folder.resolve("Denied.java");
+        Files.writeString(
+                program, "void main() { IO.println(jmoe.Backend.NATIVE.unavailable().get()); }");
+        List<String> options = new ArrayList<>(FLAGS.subList(0, 2));
+        options.add("--illegal-native-access=deny");
+        assertThat(java(options, program))
+                .contains("java does not allow native libraries")
+                .contains("start java with --enable-native-access=ALL-UNNAMED");
+    }
+
     /** The tier of the native backend may be lowered; what cannot be is refused with words. */
     @Test
     void best_goesByTheTierOfTheNativeBackend(@TempDir Path folder) throws Exception {

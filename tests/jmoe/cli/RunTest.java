@@ -356,7 +356,6 @@ final class RunTest {
     @Test
     void options_mistakesAreNamed() {
         run("mixtral-0", "t7", "--backend", "fast").refused("--backend", "vector", "fast");
-        run("mixtral-0", "t7", "--backend", "native").refused("native", "; ");
         run("mixtral-0", "t7", "--weights", "f8").refused("--weights", "f8");
         run("mixtral-0", "t7", "--threads", 0).refused("--threads", "got 0");
         run("mixtral-0", "t7", "--threads", 1025).refused("from 1 to 1024, got 1025");

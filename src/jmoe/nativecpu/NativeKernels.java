@@ -220,9 +220,8 @@ public final class NativeKernels implements Kernels {
                     operation
                             + ": "
                             + name
-                            + " of type F64 is not supported by "
-                            + NAME
-                            + "; use F32, F16 or BF16, or the reference backend");
+                            + " of type F64 is not supported by the native backend; use F32, F16 or"
+                            + " BF16, or the reference backend");
         }
         host(name, tensor);
     }

@@ -22,16 +22,12 @@ EACH_TILE(DEFINE_TILE)
 static tile_function *const TILES[TYPES][MAX_TILE_ROWS + 1][PANEL_SIZES] = {EACH_TILE(LIST_TILE)};
 
 /* Inputs between two stores of the sums: what fits in a gathered row. One row of numbers has its
- * sums in registers all the way. A panel of F32 is twice as large, so it gets half as many. */
+ * sums in registers all the way. */
 static int64_t stretch_inputs(const jmoe_cpu_product *product, int64_t rows) {
-    switch (product->weight_type) {
-    case JMOE_I8:
+    if (product->weight_type == JMOE_I8) {
         return MAX_INPUTS * 4;
-    case JMOE_F32:
-        return rows == 1 ? product->inputs : MAX_INPUTS / 2;
-    default:
-        return rows == 1 ? product->inputs : MAX_INPUTS;
     }
+    return rows == 1 ? product->inputs : MAX_INPUTS;
 }
 
 /* Gathered rows; one row may be longer than several. */

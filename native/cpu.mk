@@ -38,7 +38,7 @@ $(1)/objects/$(name).o: cpu/$(name).c cpu.mk
 )
 $(1)/libjmoe_cpu.so: $(foreach name,$(CPU_NAMES),$(1)/objects/$(name).o)
 	@echo "  cc $(1:$(OUT)/%=%)/libjmoe_cpu.so"
-	@$(CC_NAME) -shared -Wl,-z,defs -o $$@.part $$^ $(3)
+	@$(CC_NAME) -shared -Wl,-z,defs -Wl,-soname,libjmoe_cpu.so -o $$@.part $$^ $(3)
 	@mv $$@.part $$@
 $(foreach program,$(CPU_CHECKS),
 $(1)/check/$(program): cpu/tests/$(program).c $(wildcard cpu/tests/*.h) cpu/jmoe_cpu.h $(1)/libjmoe_cpu.so
@@ -56,8 +56,7 @@ cpu:
 	@echo "jmoe: no $(CC_NAME) on PATH: the native CPU kernels are not built; install gcc" >&2
 else
 CPU_BUILDS := $(CPU_OUT) $(CPU_OUT)/emulated
-cpu: $(CPU_BUILDS:=/libjmoe_cpu.so)
-check-programs: $(foreach build,$(CPU_BUILDS),$(CPU_CHECKS:%=$(build)/check/%))
+cpu: $(CPU_BUILDS:=/libjmoe_cpu.so) $(foreach build,$(CPU_BUILDS),$(CPU_CHECKS:%=$(build)/check/%))
 CPU_ASAN_LOGS := $(CPU_CHECKS:%=$(CPU_OUT)/asan/check/%.log)
 $(CPU_ASAN_LOGS): %.log: %
 	@timeout 600 $< >$@.part 2>&1 || { echo "$<:"; grep -v '^ok ' $@.part; exit 1; }

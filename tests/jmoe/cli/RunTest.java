@@ -7,11 +7,13 @@ import static jmoe.cli.Commands.jmoe;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.within;
 
+import jmoe.Backend;
 import jmoe.checkpoint.Safetensors;
 import jmoe.checkpoint.SafetensorsWriter;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
+import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -170,6 +172,14 @@ final class RunTest {
         assertThat(json.get("check").get("within").asBoolean()).isTrue();
         run("olmoe-0", "t33", "--weights", type, "--backend", "vector")
                 .refused("scaled I8 is not supported by the vector backend", "load them as BF16");
+    }
+
+    @Test
+    void check_isRefusedWhereInputsAreRoundedToCodes() {
+        Assumptions.assumeTrue(Backend.NATIVE.unavailable().isEmpty(), "no native backend");
+        run("olmoe-0", "t33", "--weights", "i8", "--backend", "native", "--check")
+                .refused("--check: expected weights of f32, f16 or bf16, got i8");
+        run("olmoe-0", "t33", "--weights", "i8", "--backend", "native");
     }
 
     @ParameterizedTest

@@ -498,8 +498,8 @@ def run(command):
 def measure_jmoe(name, options, results):
     """Ours guards its cells itself where it can; the figure of the whole run is a last resort."""
     tokens = ",".join(map(str, options.tokens))
-    backend = "cuda" if options.device == "cuda" else "vector"
-    command = [options.jmoe, "bench", "--preset", name, "--tokens", tokens, "--backend", backend]
+    backends = options.jmoe_backends or ("cuda" if options.device == "cuda" else "vector,native")
+    command = [options.jmoe, "bench", "--preset", name, "--tokens", tokens, "--backend", backends]
     command += ["--weights", ",".join(reversed(options.jmoe_dtypes or options.dtypes)), "--json"]
     if options.device == "cpu":
         command += ["--threads", str(options.threads)]
@@ -603,6 +603,7 @@ def parse_arguments():
         help="cells whose pass takes longer are measured once, not in every round",
     )
     option("--jmoe", metavar="LAUNCHER", help="run `LAUNCHER bench` in every round too")
+    option("--jmoe-backends", metavar="LIST", help="by default vector,native, or cuda on a GPU")
     option("--jmoe-dtypes", type=some_of(DTYPES), help="its weights, if not those of --dtypes")
     option(
         "--also",

@@ -9,6 +9,7 @@ table per preset, milliseconds as `median [min-max]`; a star marks a cell that o
 disturbed however often it was repeated.
 
 loop        eager loop over the experts that have tokens, as transformers does by default
+onednn      the same loop over matrices that oneDNN packed once; BF16 needs AVX-512
 grouped_mm  tokens sorted by expert, torch.nn.functional.grouped_mm for the products
 compile     torch.compile of grouped_mm, anew for every number of tokens
 triton      the same with the products of triton_grouped_gemm.py, tuned for like numbers of rows
@@ -125,18 +126,39 @@ def add_shared(weights, x, y):
     return y + linear(swiglu(linear(x, weights.shared_gate_up)), weights.shared_down)
 
 
-def loop(preset, weights):
+def loop_over(preset, weights, gate_up, down, product):
+    """One expert after the other; product multiplies rows by one of its matrices."""
+
     def layer(x):
         top, ids = route(preset, weights, x)
         y = torch.zeros_like(x)
         for expert in ids.unique().tolist():
             token, slot = torch.where(ids == expert)
-            hidden = swiglu(linear(x[token], weights.gate_up[expert]))
-            rows = linear(hidden, weights.down[expert])
+            hidden = swiglu(product(x[token], gate_up[expert]))
+            rows = product(hidden, down[expert])
             y.index_add_(0, token, rows * top[token, slot, None])
         return add_shared(weights, x, y)
 
     return layer
+
+
+def loop(preset, weights):
+    return loop_over(preset, weights, weights.gate_up, weights.down, linear)
+
+
+def onednn(preset, weights):
+    """The loop over matrices that oneDNN has brought into its own order once."""
+    if weights.down.is_cuda:
+        raise NotImplementedError("oneDNN computes on CPUs")
+    operations = torch.ops.mkldnn
+
+    def packed(matrices):
+        return [operations._reorder_linear_weight(matrix) for matrix in matrices]
+
+    def product(rows, matrix):
+        return operations._linear_pointwise(rows, matrix, None, "none", [], "")
+
+    return loop_over(preset, weights, packed(weights.gate_up), packed(weights.down), product)
 
 
 def grouped(preset, weights, product):
@@ -247,6 +269,7 @@ def hf(preset, weights):
 
 IMPLEMENTATIONS = {
     "loop": loop,
+    "onednn": onednn,
     "grouped_mm": grouped_mm,
     "compile": compiled,
     "triton": triton,

@@ -184,7 +184,8 @@ public final class MoeLayer implements AutoCloseable {
      * @param maxTokens largest batch
      * @param rowType F32, F16 or BF16: in which type experts read x and what they compute is kept
      *     between the operations, one rounding each; logits, weights and sums over experts stay
-     *     F32. A GPU multiplies on tensor cores if this is the type of the weights
+     *     F32. A GPU multiplies on tensor cores if this is the type of the weights, a CPU in tiles
+     *     of AMX if both are BF16
      * @return a workspace for this layer only; close it when done
      */
     public Workspace workspace(long maxTokens, DType rowType) {

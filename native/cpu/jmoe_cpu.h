@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 /* Raised with every change of what is below; Java refuses any other number. */
-#define JMOE_CPU_ABI 1
+#define JMOE_CPU_ABI 2
 
 #define JMOE_CPU_EXPORT __attribute__((visibility("default")))
 
@@ -134,5 +134,12 @@ JMOE_CPU_EXPORT int32_t jmoe_cpu_multiply(
     int64_t rows,
     int64_t block,
     int64_t blocks);
+
+/*
+ * Some microseconds of multiply-adds on registers alone, as such products are computed: the most
+ * that anything else leaves of an item. Returns how many operations that were, two for each
+ * multiply-add; 0 if the product is not valid, or the machine does not have the tier.
+ */
+JMOE_CPU_EXPORT int64_t jmoe_cpu_multiply_registers(const jmoe_cpu_product *product);
 
 #endif

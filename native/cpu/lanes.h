@@ -195,6 +195,15 @@ INLINE floats next_factor(const void *at) {
 #endif
 }
 
+/* Keeps the compiler from knowing what a value is, and from leaving out what it comes from. */
+INLINE void forget(floats *value) {
+#if LANES == 8 || defined(__AVX512F__)
+    __asm__ volatile("" : "+v"(*value));
+#else
+    __asm__ volatile("" : "+m"(*value));
+#endif
+}
+
 /* sum += a b, rounded once. */
 INLINE void accumulate(floats *sum, floats a, floats b) {
 #if LANES == 8 || defined(__AVX512F__)

@@ -133,3 +133,10 @@ int32_t jmoe_cpu_multiply(
     }
     return JMOE_OK;
 }
+
+int64_t jmoe_cpu_multiply_registers(const jmoe_cpu_product *product) {
+    if (!is_valid(product) || product->tier > jmoe_best_tier()) {
+        return 0;
+    }
+    return tier_of(product)->multiply_registers(product->weight_type);
+}

@@ -120,4 +120,39 @@ static void multiply_item(const item *item) {
     }
 }
 
+/* Sums that hide the latency of two units. */
+enum { REGISTER_SUMS = 10 };
+
+/* The numbers are such that sums neither overflow nor become subnormal. */
+INLINE void multiply_register_sums(int32_t type) {
+    floats factor = type == JMOE_I8 ? (floats)((ints){0} + 0x11213141) : all_lanes(0.999f);
+    floats vector = type == JMOE_I8 ? (floats)((ints){0} + 0x3f2f1f0f) : all_lanes(0.001f);
+    floats sums[REGISTER_SUMS];
+#pragma GCC unroll 16
+    for (int i = 0; i < REGISTER_SUMS; i++) {
+        sums[i] = (floats)(ints){0};
+    }
+    for (int round = 0; round < REGISTER_ROUNDS; round++) {
+#pragma GCC unroll 16
+        for (int i = 0; i < REGISTER_SUMS; i++) {
+            /* Else products would be computed once for all sums. */
+            forget(&factor);
+            add_product(type, &sums[i], factor, vector);
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < REGISTER_SUMS; i++) {
+        forget(&sums[i]);
+    }
+}
+
+static int64_t multiply_registers(int32_t type) {
+    if (type == JMOE_I8) {
+        multiply_register_sums(JMOE_I8);
+    } else {
+        multiply_register_sums(JMOE_F32);
+    }
+    return (int64_t)2 * REGISTER_ROUNDS * REGISTER_SUMS * LANES * (type == JMOE_I8 ? 4 : 1);
+}
+
 #endif

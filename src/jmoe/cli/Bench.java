@@ -1,7 +1,10 @@
 package jmoe.cli;
 
 import jmoe.Backend;
+import jmoe.tensor.Allocator;
 import jmoe.tensor.DType;
+import jmoe.tensor.Quantisation;
+import jmoe.tensor.Tensor;
 import jmoe.vector.Ceilings;
 
 import org.jspecify.annotations.Nullable;
@@ -9,6 +12,7 @@ import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Option;
 
+import java.lang.foreign.Arena;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -49,8 +53,9 @@ import java.util.function.LongSupplier;
             "order. moves is the share of route, sort, permute and unpermute.",
             "",
             "Inputs and rows are f32; on native and cuda they have the type of the weights,",
-            "with i8 bf16. On cuda a pass is a captured graph, timed by events; its ceilings",
-            "are a dense product in bf16 and a copy within the device.",
+            "with i8 bf16. The multiply-adds of native's ceiling are its own, for these",
+            "types. On cuda a pass is a captured graph, timed by events; its ceilings are a",
+            "dense product in bf16 and a copy within the device.",
             "",
             "Examples:",
             "  jmoe bench",
@@ -197,11 +202,15 @@ final class Bench implements Callable<Integer> {
                 continue;
             }
             for (OpenBackend backend : open) {
-                Ceilings own =
-                        backend.backend() == Backend.CUDA
-                                ? DeviceCeilings.measure(
-                                        backend.kernels(), backend.backend().emulated())
-                                : ceilings;
+                String problem = problem(backend, type);
+                if (problem != null && open.size() * types.size() == 1) {
+                    throw new UnsupportedOperationException(problem);
+                }
+                if (problem != null) {
+                    note("left out: " + problem);
+                    continue;
+                }
+                Ceilings own = ceilings(backend, type, ceilings);
                 BenchSeries series = series(fitting, type, backend, own, sizes);
                 all.add(series);
                 if (!json) {
@@ -209,6 +218,20 @@ final class Bench implements Callable<Integer> {
                     screen.out().flush();
                 }
             }
+        }
+    }
+
+    /** Why a backend does not multiply by weights of a type; null if it does. */
+    private static @Nullable String problem(OpenBackend backend, DType type) {
+        if (type != DType.I8) {
+            return null;
+        }
+        try (Arena arena = Arena.ofShared()) {
+            Allocator allocator = (dtype, shape) -> Tensor.allocate(arena, dtype, shape);
+            backend.kernels().prepare(Quantisation.allocate(allocator, 1, 1, 1), arena);
+            return null;
+        } catch (UnsupportedOperationException e) {
+            return e.getMessage();
         }
     }
 
@@ -224,6 +247,15 @@ final class Bench implements Callable<Integer> {
                 });
         return Ceilings.measure(
                 threads == null ? Runtime.getRuntime().availableProcessors() : threads);
+    }
+
+    /** The ceilings of a device, or of units that Java's vectors do not have, or those of Java. */
+    private static Ceilings ceilings(OpenBackend backend, DType type, Ceilings java) {
+        if (backend.backend() == Backend.CUDA) {
+            return DeviceCeilings.measure(backend.kernels(), backend.backend().emulated());
+        }
+        LongSupplier own = backend.kernels().multiplyAdds(BenchLayer.rowType(backend, type), type);
+        return own == null ? java : java.withMultiplyAdds(own);
     }
 
     private void heading(Preset shape, Ceilings ceilings) {

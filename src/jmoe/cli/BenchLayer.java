@@ -77,7 +77,7 @@ final class BenchLayer implements AutoCloseable {
             this.tokens = tokens;
             count = count(tokens);
             int hidden = preset.config().hidden();
-            DType passType = rowType();
+            DType passType = rowType(backend, type);
             inputs = Tensor.allocate(arena, passType, (long) count * tokens, hidden);
             RandomLayer.fill(inputs, 1, tokens);
             y = Tensor.allocate(arena, passType, tokens, hidden);
@@ -219,8 +219,8 @@ final class BenchLayer implements AutoCloseable {
      * The type of input, output and rows in between: that of the weights where a backend has units
      * that multiply 16 bits by 16 bits. Codes are multiplied by what rows are rounded to.
      */
-    DType rowType() {
-        if (!onDevice() && backend.backend() != Backend.NATIVE) {
+    static DType rowType(OpenBackend backend, DType type) {
+        if (backend.backend() != Backend.CUDA && backend.backend() != Backend.NATIVE) {
             return DType.F32;
         }
         return type == DType.I8 ? DType.BF16 : type;

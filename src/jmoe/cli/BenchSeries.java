@@ -104,6 +104,11 @@ record BenchSeries(
                         + description);
         if (onDevice()) {
             screen.line("  replayed, timed by events; ceilings: " + deviceText());
+        } else if (backend == Backend.NATIVE) {
+            screen.line(
+                    "  ceiling of its multiply-adds: "
+                            + Units.significant(ceilings.fmaGflops())
+                            + " GFLOP/s");
         }
         screen.line();
         if (!cells.isEmpty()) {

@@ -14,6 +14,8 @@ import jmoe.threads.Workers;
 import org.jspecify.annotations.Nullable;
 
 import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.util.function.LongSupplier;
 
 /**
  * The products with AMX, AVX-512 or AVX2 in C, on several threads; what is not a product is done by
@@ -33,6 +35,7 @@ public final class NativeKernels implements Kernels {
 
     private final Workers workers;
     private final Kernels rest;
+    private final NativeLibrary library;
     private final GroupedGemm groupedGemm;
 
     /**
@@ -46,6 +49,7 @@ public final class NativeKernels implements Kernels {
     public NativeKernels(Workers workers, Kernels rest, NativeLibrary library) {
         this.workers = workers;
         this.rest = rest;
+        this.library = library;
         try {
             groupedGemm = new GroupedGemm(workers, library);
         } catch (Throwable e) {
@@ -167,6 +171,13 @@ public final class NativeKernels implements Kernels {
     public void unpermute(
             Tensor rows, Routing routing, @Nullable Tensor weights, Residual residual, Tensor y) {
         rest.unpermute(rows, routing, weights, residual, y);
+    }
+
+    @Override
+    public LongSupplier multiplyAdds(DType x, DType weight) {
+        MemorySegment product = Arena.ofAuto().allocate(Product.LAYOUT);
+        Product.multiplying(x, weight).write(library.tier(), product);
+        return () -> library.multiplyRegisters(product);
     }
 
     /** Waits for the running operation, then ends the threads and frees the scratch. */

@@ -37,7 +37,8 @@ public final class NativeLibrary {
             MethodHandle tileRows,
             MethodHandle itemBlocks,
             MethodHandle scratchBytes,
-            MethodHandle multiply) {}
+            MethodHandle multiply,
+            MethodHandle multiplyRegisters) {}
 
     private NativeLibrary(Functions functions, Tier tier) {
         this.functions = functions;
@@ -85,7 +86,8 @@ public final class NativeLibrary {
                                 ADDRESS,
                                 JAVA_LONG,
                                 JAVA_LONG),
-                        function(symbols, "jmoe_cpu_multiply", JAVA_INT, item));
+                        function(symbols, "jmoe_cpu_multiply", JAVA_INT, item),
+                        function(symbols, "jmoe_cpu_multiply_registers", JAVA_LONG, ADDRESS));
         return new NativeLibrary(functions, Tier.AVX2);
     }
 
@@ -213,6 +215,11 @@ public final class NativeLibrary {
         } catch (Throwable e) {
             throw unchecked(e);
         }
+    }
+
+    /** Multiply-adds on registers alone; returns how many operations they were. */
+    long multiplyRegisters(MemorySegment product) {
+        return number(functions.multiplyRegisters, product);
     }
 
     private static int number(MethodHandle function) {

@@ -81,6 +81,11 @@ record Product(
         return new Product(inputs, columns, 0, 1, parts, true, any, weight, any, null, false);
     }
 
+    /** Rows of one type by a weight of another, of no size. */
+    static Product multiplying(DType x, DType weight) {
+        return new Product(0, 0, 0, 1, 1, true, x, weight, DType.F32, null, false);
+    }
+
     /** Writes the structure for a tier. */
     void write(Tier tier, MemorySegment to) {
         to.set(JAVA_LONG, INPUTS, inputs);

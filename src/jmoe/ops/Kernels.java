@@ -7,6 +7,7 @@ import jmoe.tensor.Tensor;
 import org.jspecify.annotations.Nullable;
 
 import java.lang.foreign.Arena;
+import java.util.function.LongSupplier;
 
 /**
  * The six operations of a MoE layer, and what fuses several of them: {@link #gateUpSwiglu}, {@link
@@ -144,6 +145,20 @@ public interface Kernels extends AutoCloseable {
      * a device works through a queue.
      */
     default void synchronise() {}
+
+    /**
+     * The multiply-adds of products on registers alone: what a thread does of them per second is
+     * the ceiling of all products. Each run lasts some microseconds, on any thread, and returns how
+     * many operations it did, two for each multiply-add.
+     *
+     * @param x type of the rows
+     * @param weight type of the weights
+     * @return to be run again and again while the kernels are open; null where these are the F32
+     *     vectors of Java, and on a device
+     */
+    default @Nullable LongSupplier multiplyAdds(DType x, DType weight) {
+        return null;
+    }
 
     /**
      * Runs operations, waits for them and says how long they took: by the clock of the device, if

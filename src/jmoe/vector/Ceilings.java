@@ -12,6 +12,7 @@ import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.concurrent.BrokenBarrierException;
 import java.util.concurrent.CyclicBarrier;
+import java.util.function.LongSupplier;
 
 /**
  * The best that this machine does right now, by which the rates of kernels are judged: what is a
@@ -93,6 +94,27 @@ public record Ceilings(int threads, double fmaGflops, double streamGbps) {
             throw new AssertionError("sums of small numbers are finite");
         }
         return new Ceilings(threads, gflops, gbps);
+    }
+
+    /**
+     * The same ceilings with other multiply-adds: those of units that Java has no instructions for.
+     *
+     * @param piece some microseconds of them, on any thread; returns how many operations they were
+     * @return with the median of several repeats on as many threads
+     */
+    public Ceilings withMultiplyAdds(LongSupplier piece) {
+        warmUp(nanos -> repeat(piece, nanos));
+        double gflops = rate(threads, FMA_NANOS, (thread, nanos) -> repeat(piece, nanos));
+        return new Ceilings(threads, gflops, streamGbps);
+    }
+
+    private static double repeat(LongSupplier piece, long nanos) {
+        double done = 0;
+        long start = System.nanoTime();
+        do {
+            done += piece.getAsLong();
+        } while (System.nanoTime() - start < nanos);
+        return done;
     }
 
     /** Does something for a while and says how much it was. */

@@ -4,8 +4,10 @@ import static jmoe.cli.Commands.jmoe;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import jmoe.Backend;
 import jmoe.tensor.DType;
 
+import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -83,6 +85,50 @@ final class BenchTest {
         assertThat(last.get("weight_bytes_touched").asLong())
                 .isEqualTo(4L * (3 * 8 * 512 * 1024 + 32 * 1024));
         assertThat(Files.readString(chart)).contains("<svg", "<path", "</svg>");
+    }
+
+    @Test
+    void bench_namesTheCeilingOfNativeMultiplyAdds() {
+        Assumptions.assumeTrue(Backend.NATIVE.unavailable().isEmpty());
+        String out =
+                jmoe(
+                                "bench",
+                                "--preset",
+                                SMALLEST,
+                                "--tokens",
+                                "1",
+                                "--backend",
+                                "native",
+                                "--weights",
+                                "bf16,i8")
+                        .succeeded()
+                        .out();
+        assertThat(out.lines().filter(line -> line.startsWith("  ceiling of its multiply-adds:")))
+                .hasSize(2)
+                .noneMatch(line -> line.contains(" 0.000 "));
+    }
+
+    @Test
+    void bench_leavesOutWeightsThatABackendDoesNotTake() {
+        String out =
+                jmoe(
+                                "bench",
+                                "--preset",
+                                SMALLEST,
+                                "--tokens",
+                                "1",
+                                "--backend",
+                                "vector",
+                                "--weights",
+                                "i8,bf16")
+                        .succeeded()
+                        .out();
+        assertThat(out.replaceAll("\\s+", " "))
+                .contains(
+                        "left out: prepare: weight of type scaled I8 is not supported",
+                        "bf16 weights");
+        jmoe("bench", "--preset", SMALLEST, "--backend", "vector", "--weights", "i8")
+                .refused("weight of type scaled I8 is not supported by the vector backend");
     }
 
     @Test

@@ -179,6 +179,16 @@ class NativeLibraryTest {
         }
     }
 
+    @ParameterizedTest
+    @EnumSource
+    void multiplyRegisters_countsItsOperations(Tier tier) {
+        try (Operands operands = new Operands(BuiltLibrary.EMULATED.open(tier), DType.BF16)) {
+            assertThat(operands.library.multiplyRegisters(operands.product)).isPositive();
+            operands.set("tier", 4);
+            assertThat(operands.library.multiplyRegisters(operands.product)).isZero();
+        }
+    }
+
     /** Scratch of exactly the bytes that were asked for, with any content. */
     @ParameterizedTest
     @EnumSource

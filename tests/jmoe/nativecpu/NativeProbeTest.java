@@ -36,6 +36,7 @@ class NativeProbeTest {
             int jmoe_cpu_best_tier(void) { return BEST; }
             STUB(blocks) STUB(block_bytes) STUB(prefer_large_pages) STUB(pack) STUB(item_rows)
             STUB(tile_rows) STUB(item_blocks) STUB(scratch_bytes) STUB(multiply)
+            STUB(multiply_registers)
             """;
 
     private static final int HAS_ALL = 1 | 2 | 4 | 8 | 16 | 32;
@@ -66,7 +67,12 @@ class NativeProbeTest {
 
     private NativeProbe machine(int features, int best) throws Exception {
         assumePlatform();
-        String path = compile(STUBS, "-DABI=1", "-DFEATURES=" + features, "-DBEST=" + best);
+        String path =
+                compile(
+                        STUBS,
+                        "-DABI=" + NativeProbe.ABI,
+                        "-DFEATURES=" + features,
+                        "-DBEST=" + best);
         return NativeProbe.load(OS, ARCH, path);
     }
 

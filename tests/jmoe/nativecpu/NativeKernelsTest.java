@@ -23,9 +23,17 @@ class NativeKernelsTest {
         }
     }
 
+    /** Emulated instructions take minutes for gigabytes; which bytes are read no tier decides. */
+    abstract static class EmulatedContract extends NativeContract {
+        @Override
+        public boolean isFast() {
+            return false;
+        }
+    }
+
     /** Where the real library has no higher tier, the contract runs on that one. */
     @Nested
-    class EmulatedAvx2 extends NativeContract {
+    class EmulatedAvx2 extends EmulatedContract {
         @Override
         protected Kernels kernels() {
             Assumptions.assumeTrue(
@@ -35,7 +43,7 @@ class NativeKernelsTest {
     }
 
     @Nested
-    class EmulatedAvx512 extends NativeContract {
+    class EmulatedAvx512 extends EmulatedContract {
         @Override
         protected Kernels kernels() {
             return NativeKernelsTest.kernels(BuiltLibrary.EMULATED.open(Tier.AVX512), 2);
@@ -43,7 +51,7 @@ class NativeKernelsTest {
     }
 
     @Nested
-    class EmulatedAmx extends NativeContract {
+    class EmulatedAmx extends EmulatedContract {
         @Override
         protected Kernels kernels() {
             return NativeKernelsTest.kernels(BuiltLibrary.EMULATED.open(Tier.AMX), 3);

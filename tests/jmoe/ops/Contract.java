@@ -20,6 +20,6 @@ interface Contract {
     /** Whether a closed instance refuses calls; one without threads or memory need not. */
     boolean refusesCallsAfterClose();
 
-    /** Whether 2^31 elements are worked through in seconds. */
+    /** Whether to work through 2^31 elements: not where that takes minutes, or was done already. */
     boolean isFast();
 }

@@ -69,7 +69,7 @@ interface RouteContract extends Contract {
     @ParameterizedTest
     @MethodSource("selections")
     default void route_combinesRules(Selection selection) {
-        int tokens = 33;
+        int tokens = 17;
         int experts = 16;
         int topK = 4;
         for (Score score : Score.values()) {

@@ -33,6 +33,11 @@ class VectorKernelsTest {
         protected Kernels kernels() {
             return new VectorKernels(1);
         }
+
+        @Override
+        public boolean isFast() {
+            return false;
+        }
     }
 
     @Nested
@@ -48,6 +53,11 @@ class VectorKernelsTest {
         @Override
         protected Kernels kernels() {
             return new VectorKernels(3);
+        }
+
+        @Override
+        public boolean isFast() {
+            return false;
         }
     }
 

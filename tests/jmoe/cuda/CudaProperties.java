@@ -1,10 +1,10 @@
 package jmoe.cuda;
 
 import jmoe.ops.Kernels;
-import jmoe.ops.PermutationProperties;
+import jmoe.ops.KernelsProperties;
 
-/** The properties of permutations on this backend. */
-final class CudaProperties extends PermutationProperties {
+/** The properties on this backend. */
+final class CudaProperties extends KernelsProperties {
     @Override
     protected Kernels kernels() {
         Emulator.requireDevice();

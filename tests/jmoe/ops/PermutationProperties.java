@@ -34,6 +34,11 @@ public abstract class PermutationProperties {
      */
     protected abstract Kernels kernels();
 
+    /** The backend of the running property. */
+    final Kernels backend() {
+        return kernels;
+    }
+
     @BeforeProperty
     final void openBackend() {
         kernels = kernels();

@@ -1,10 +1,10 @@
 package jmoe.vector;
 
 import jmoe.ops.Kernels;
-import jmoe.ops.PermutationProperties;
+import jmoe.ops.KernelsProperties;
 
-/** The properties of permutations on this backend. */
-final class VectorProperties extends PermutationProperties {
+/** The properties on this backend. */
+final class VectorProperties extends KernelsProperties {
     @Override
     protected Kernels kernels() {
         return new VectorKernels(2);

@@ -38,7 +38,7 @@ typedef struct tier {
     int64_t item_blocks; /* most blocks of an item */
     int64_t (*scratch_bytes)(const jmoe_cpu_product *product, int64_t rows, int64_t blocks);
     void (*multiply)(const item *item);
-    int64_t (*multiply_registers)(int32_t weight_type);
+    int64_t (*multiply_adds)(int32_t weight_type);
 } tier;
 
 /* Rounds of multiply-adds on registers that are timed together. */

@@ -140,6 +140,6 @@ JMOE_CPU_EXPORT int32_t jmoe_cpu_multiply(
  * that anything else leaves of an item. Returns how many operations that were, two for each
  * multiply-add; 0 if the product is not valid, or the machine does not have the tier.
  */
-JMOE_CPU_EXPORT int64_t jmoe_cpu_multiply_registers(const jmoe_cpu_product *product);
+JMOE_CPU_EXPORT int64_t jmoe_cpu_multiply_adds(const jmoe_cpu_product *product);
 
 #endif

@@ -134,9 +134,9 @@ int32_t jmoe_cpu_multiply(
     return JMOE_OK;
 }
 
-int64_t jmoe_cpu_multiply_registers(const jmoe_cpu_product *product) {
+int64_t jmoe_cpu_multiply_adds(const jmoe_cpu_product *product) {
     if (!is_valid(product) || product->tier > jmoe_best_tier()) {
         return 0;
     }
-    return tier_of(product)->multiply_registers(product->weight_type);
+    return tier_of(product)->multiply_adds(product->weight_type);
 }

@@ -124,7 +124,7 @@ static void multiply_item(const item *item) {
 enum { REGISTER_SUMS = 10 };
 
 /* The numbers are such that sums neither overflow nor become subnormal. */
-INLINE void multiply_register_sums(int32_t type) {
+INLINE void multiply_add_sums(int32_t type) {
     floats factor = type == JMOE_I8 ? (floats)((ints){0} + 0x11213141) : all_lanes(0.999f);
     floats vector = type == JMOE_I8 ? (floats)((ints){0} + 0x3f2f1f0f) : all_lanes(0.001f);
     floats sums[REGISTER_SUMS];
@@ -146,11 +146,11 @@ INLINE void multiply_register_sums(int32_t type) {
     }
 }
 
-static int64_t multiply_registers(int32_t type) {
+static int64_t multiply_adds(int32_t type) {
     if (type == JMOE_I8) {
-        multiply_register_sums(JMOE_I8);
+        multiply_add_sums(JMOE_I8);
     } else {
-        multiply_register_sums(JMOE_F32);
+        multiply_add_sums(JMOE_F32);
     }
     return (int64_t)2 * REGISTER_ROUNDS * REGISTER_SUMS * LANES * (type == JMOE_I8 ? 4 : 1);
 }

@@ -242,7 +242,7 @@ static void multiply_item(const item *item) {
     end_tiles();
 }
 
-static int64_t multiply_registers(int32_t type) {
+static int64_t multiply_adds(int32_t type) {
     /* Numbers near 1 as BF16, and all kinds of codes: zeros would take less power. */
     uint8_t tile[TILE_BYTES] __attribute__((aligned(LINE_BYTES)));
     for (int i = 0; i < TILE_BYTES; i++) {
@@ -270,4 +270,4 @@ static int64_t multiply_registers(int32_t type) {
     return (int64_t)2 * REGISTER_ROUNDS * 4 * TILE_ROWS * PANEL_COLUMNS * (LINE_BYTES / type_bytes(type));
 }
 
-const tier jmoe_tier_amx = {ITEM_ROWS, 2 * TILE_ROWS, ITEM_BLOCKS, amx_scratch_bytes, multiply_item, multiply_registers};
+const tier jmoe_tier_amx = {ITEM_ROWS, 2 * TILE_ROWS, ITEM_BLOCKS, amx_scratch_bytes, multiply_item, multiply_adds};

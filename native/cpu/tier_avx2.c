@@ -26,4 +26,4 @@ static inline int tile_panels(int32_t type, int64_t rows) {
 
 #include "products.h"
 
-const tier jmoe_tier_avx2 = {60, MAX_TILE_ROWS, 8, products_scratch_bytes, multiply_item, multiply_registers};
+const tier jmoe_tier_avx2 = {60, MAX_TILE_ROWS, 8, products_scratch_bytes, multiply_item, multiply_adds};

@@ -57,7 +57,7 @@ static void pack(problem *of) {
 static problem make_problem(int32_t tier, int32_t x_type, int32_t weight_type, int number) {
     static const int64_t ROWS[] = {1, 2, 3, 4, 5, 7, 12, 13, 16, 17, 33, 60};
     static const int64_t INPUTS[] = {1, 2, 31, 64, 77, 130, 520, 1100, 2200};
-    static const int64_t COLUMNS[] = {1, 7, 16, 17, 32, 40, 100, 130};
+    static const int64_t COLUMNS[] = {1, 7, 16, 17, 32, 40, 130, 330};
     static const int32_t PLAIN[] = {JMOE_NO_ACTIVATION, JMOE_SILU, JMOE_RELU, JMOE_SQUARED_RELU};
     static const int32_t GATED[] = {JMOE_NO_ACTIVATION, JMOE_SWIGLU, JMOE_CLAMPED_SWIGLU};
     problem of;
@@ -303,19 +303,19 @@ static int refuses_what_is_wrong(int32_t tier) {
     bad = of;
     bad.product.weight_type = JMOE_I8;
     bad.product.inputs = 1 << 20;
-    good = good && multiply(&bad, y.data, 0, 1, 0, 1) == JMOE_BAD_PRODUCT && jmoe_cpu_multiply_registers(&bad.product) == 0;
+    good = good && multiply(&bad, y.data, 0, 1, 0, 1) == JMOE_BAD_PRODUCT && jmoe_cpu_multiply_adds(&bad.product) == 0;
     release(&y);
     release_problem(&of);
     return good;
 }
 
 /* Operations of a call, which are as many as its instructions have. */
-static int multiplies_registers(int32_t tier, int32_t x_type, int32_t weight_type) {
+static int multiplies_and_adds(int32_t tier, int32_t x_type, int32_t weight_type) {
     jmoe_cpu_product product = {.top_k = 1, .parts = 1, .packed = 1, .x_type = x_type, .weight_type = weight_type, .tier = tier};
     int in_tiles = tier == JMOE_AMX && (weight_type == JMOE_I8 || (weight_type == JMOE_BF16 && x_type == JMOE_BF16));
     int codes = weight_type == JMOE_I8 ? 4 : 1;
     int64_t of_instruction = in_tiles ? 16 * 16 * (weight_type == JMOE_I8 ? 64 : 32) : (tier == JMOE_AVX2 ? 8 : 16) * codes;
-    int64_t operations = jmoe_cpu_multiply_registers(&product);
+    int64_t operations = jmoe_cpu_multiply_adds(&product);
     return operations > 0 && operations % (2 * of_instruction) == 0;
 }
 
@@ -324,7 +324,7 @@ int main(void) {
     for (int32_t tier = JMOE_AVX2; tier <= jmoe_cpu_best_tier(); tier++) {
         for (int32_t weight_type = JMOE_F32; weight_type <= JMOE_I8; weight_type++) {
             for (int32_t x_type = JMOE_F32; x_type <= JMOE_BF16; x_type++) {
-                int good = multiplies_registers(tier, x_type, weight_type);
+                int good = multiplies_and_adds(tier, x_type, weight_type);
                 for (int number = 0; number < CASES; number++) {
                     good &= check_case(tier, x_type, weight_type, number);
                 }

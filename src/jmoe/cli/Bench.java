@@ -158,6 +158,7 @@ final class Bench implements Callable<Integer> {
             for (String name : names) {
                 open.add(start(name, names.size() > 1));
             }
+            requireSome(types, open);
             List<BenchSeries> all = new ArrayList<>();
             for (Preset shape : shapes) {
                 measure(shape, sizes, types, open, all);
@@ -203,9 +204,6 @@ final class Bench implements Callable<Integer> {
             }
             for (OpenBackend backend : open) {
                 String problem = problem(backend, type);
-                if (problem != null && open.size() * types.size() == 1) {
-                    throw new UnsupportedOperationException(problem);
-                }
                 if (problem != null) {
                     note("left out: " + problem);
                     continue;
@@ -219,6 +217,21 @@ final class Bench implements Callable<Integer> {
                 }
             }
         }
+    }
+
+    /** Refuses what no backend multiplies by, before anything is measured or printed. */
+    private static void requireSome(List<DType> types, List<OpenBackend> open) {
+        String refused = null;
+        for (DType type : types) {
+            for (OpenBackend backend : open) {
+                String problem = problem(backend, type);
+                if (problem == null) {
+                    return;
+                }
+                refused = problem;
+            }
+        }
+        throw new UnsupportedOperationException(refused);
     }
 
     /** Why a backend does not multiply by weights of a type; null if it does. */

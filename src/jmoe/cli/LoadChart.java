@@ -2,8 +2,10 @@ package jmoe.cli;
 
 import jmoe.ops.MoeConfig;
 import jmoe.tensor.Tensor;
+import jmoe.train.ExpertLoad;
 
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Comparator;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -111,10 +113,10 @@ final class LoadChart {
                 Locale.ROOT,
                 "max/mean %.2f, coefficient of variation %.2f, %s",
                 max(counts) / mean(counts),
-                variation(counts),
-                idle(counts) == 0
+                load(counts).variation(),
+                load(counts).idle() == 0
                         ? "no idle expert"
-                        : Units.plural(idle(counts), "idle expert", "idle experts"));
+                        : Units.plural(load(counts).idle(), "idle expert", "idle experts"));
     }
 
     /** The same for programs. */
@@ -130,11 +132,15 @@ final class LoadChart {
             json.put("token_type", type);
             json.put("tokens_per_expert", list);
             json.put("max_over_mean", max(counts) / mean(counts));
-            json.put("coefficient_of_variation", variation(counts));
-            json.put("idle_experts", idle(counts));
+            json.put("coefficient_of_variation", load(counts).variation());
+            json.put("idle_experts", load(counts).idle());
             all.add(json);
         }
         return all;
+    }
+
+    private static ExpertLoad.Counts load(int[] counts) {
+        return new ExpertLoad.Counts(Arrays.stream(counts).asLongStream().toArray());
     }
 
     private static long max(int[] counts) {
@@ -151,22 +157,5 @@ final class LoadChart {
             sum += count;
         }
         return sum / counts.length;
-    }
-
-    private static double variation(int[] counts) {
-        double mean = mean(counts);
-        double squares = 0;
-        for (int count : counts) {
-            squares += (count - mean) * (count - mean);
-        }
-        return Math.sqrt(squares / counts.length) / mean;
-    }
-
-    private static int idle(int[] counts) {
-        int idle = 0;
-        for (int count : counts) {
-            idle += count == 0 ? 1 : 0;
-        }
-        return idle;
     }
 }

@@ -177,7 +177,7 @@ public final class NativeKernels implements Kernels {
     public LongSupplier multiplyAdds(DType x, DType weight) {
         MemorySegment product = Arena.ofAuto().allocate(Product.LAYOUT);
         Product.multiplying(x, weight).write(library.tier(), product);
-        return () -> library.multiplyRegisters(product);
+        return () -> library.multiplyAdds(product);
     }
 
     /** Waits for the running operation, then ends the threads and frees the scratch. */

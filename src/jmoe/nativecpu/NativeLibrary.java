@@ -38,7 +38,7 @@ public final class NativeLibrary {
             MethodHandle itemBlocks,
             MethodHandle scratchBytes,
             MethodHandle multiply,
-            MethodHandle multiplyRegisters) {}
+            MethodHandle multiplyAdds) {}
 
     private NativeLibrary(Functions functions, Tier tier) {
         this.functions = functions;
@@ -87,7 +87,7 @@ public final class NativeLibrary {
                                 JAVA_LONG,
                                 JAVA_LONG),
                         function(symbols, "jmoe_cpu_multiply", JAVA_INT, item),
-                        function(symbols, "jmoe_cpu_multiply_registers", JAVA_LONG, ADDRESS));
+                        function(symbols, "jmoe_cpu_multiply_adds", JAVA_LONG, ADDRESS));
         return new NativeLibrary(functions, Tier.AVX2);
     }
 
@@ -218,8 +218,8 @@ public final class NativeLibrary {
     }
 
     /** Multiply-adds on registers alone; returns how many operations they were. */
-    long multiplyRegisters(MemorySegment product) {
-        return number(functions.multiplyRegisters, product);
+    long multiplyAdds(MemorySegment product) {
+        return number(functions.multiplyAdds, product);
     }
 
     private static int number(MethodHandle function) {

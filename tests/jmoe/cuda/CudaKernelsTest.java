@@ -23,7 +23,7 @@ final class CudaKernelsTest extends KernelsContract {
     }
 
     @Override
-    public boolean isFast() {
+    public boolean worksThroughGigabytes() {
         return CudaDriver.emulatorName() == null;
     }
 }

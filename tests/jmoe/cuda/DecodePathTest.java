@@ -58,7 +58,7 @@ final class DecodePathTest {
         }
 
         @Override
-        public boolean isFast() {
+        public boolean worksThroughGigabytes() {
             return CudaDriver.emulatorName() == null;
         }
     }

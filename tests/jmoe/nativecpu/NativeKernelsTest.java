@@ -26,7 +26,7 @@ class NativeKernelsTest {
     /** Emulated instructions take minutes for gigabytes; which bytes are read no tier decides. */
     abstract static class EmulatedContract extends NativeContract {
         @Override
-        public boolean isFast() {
+        public boolean worksThroughGigabytes() {
             return false;
         }
     }

@@ -181,11 +181,11 @@ class NativeLibraryTest {
 
     @ParameterizedTest
     @EnumSource
-    void multiplyRegisters_countsItsOperations(Tier tier) {
+    void multiplyAdds_countsItsOperations(Tier tier) {
         try (Operands operands = new Operands(BuiltLibrary.EMULATED.open(tier), DType.BF16)) {
-            assertThat(operands.library.multiplyRegisters(operands.product)).isPositive();
+            assertThat(operands.library.multiplyAdds(operands.product)).isPositive();
             operands.set("tier", 4);
-            assertThat(operands.library.multiplyRegisters(operands.product)).isZero();
+            assertThat(operands.library.multiplyAdds(operands.product)).isZero();
         }
     }
 

@@ -36,7 +36,7 @@ class NativeProbeTest {
             int jmoe_cpu_best_tier(void) { return BEST; }
             STUB(blocks) STUB(block_bytes) STUB(prefer_large_pages) STUB(pack) STUB(item_rows)
             STUB(tile_rows) STUB(item_blocks) STUB(scratch_bytes) STUB(multiply)
-            STUB(multiply_registers)
+            STUB(multiply_adds)
             """;
 
     private static final int HAS_ALL = 1 | 2 | 4 | 8 | 16 | 32;

@@ -21,5 +21,5 @@ interface Contract {
     boolean refusesCallsAfterClose();
 
     /** Whether to work through 2^31 elements: not where that takes minutes, or was done already. */
-    boolean isFast();
+    boolean worksThroughGigabytes();
 }

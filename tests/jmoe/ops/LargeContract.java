@@ -58,7 +58,7 @@ interface LargeContract extends Contract {
         int topK = ROWS / 2;
         int[] slots = {3, topK - 1, topK, 2 * topK - 1};
         int[] rows = {ROWS - 1, (1 << 15) - 1, 1 << 15, (1 << 15) + 17};
-        Assumptions.assumeTrue(GuardedMemory.available() && isFast());
+        Assumptions.assumeTrue(GuardedMemory.available() && worksThroughGigabytes());
         try (Arena arena = Arena.ofConfined();
                 GuardedMemory memory = new GuardedMemory()) {
             Tensor all = memory.sparse(DType.BF16, ROWS, WIDTH);
@@ -84,7 +84,7 @@ interface LargeContract extends Contract {
     @Test
     @Tag("large")
     default void permute_writesBeyond2To31Elements() {
-        Assumptions.assumeTrue(GuardedMemory.available() && isFast());
+        Assumptions.assumeTrue(GuardedMemory.available() && worksThroughGigabytes());
         try (Arena arena = Arena.ofConfined();
                 GuardedMemory memory = new GuardedMemory()) {
             Tensor x = Cases.normal(arena, DType.BF16, 1, 1, WIDTH);
@@ -105,7 +105,7 @@ interface LargeContract extends Contract {
     @Tag("large")
     default void unpermute_writesBeyond2To31Elements() {
         int[] tokens = {0, (1 << 15) - 1, 1 << 15, ROWS - 1};
-        Assumptions.assumeTrue(GuardedMemory.available() && isFast());
+        Assumptions.assumeTrue(GuardedMemory.available() && worksThroughGigabytes());
         try (Arena arena = Arena.ofConfined();
                 GuardedMemory memory = new GuardedMemory()) {
             Tensor rows = memory.sparse(DType.BF16, ROWS, WIDTH);
@@ -159,7 +159,7 @@ interface LargeContract extends Contract {
     @Test
     @Tag("large")
     default void groupedGemm_readsRowsBeyond2To31Elements() {
-        Assumptions.assumeTrue(GuardedMemory.available() && isFast());
+        Assumptions.assumeTrue(GuardedMemory.available() && worksThroughGigabytes());
         try (Arena arena = Arena.ofConfined();
                 GuardedMemory memory = new GuardedMemory();
                 Kernels reference = new ReferenceKernels()) {

@@ -59,7 +59,7 @@ abstract class TestedBackend implements Contract {
     }
 
     @Override
-    public boolean isFast() {
+    public boolean worksThroughGigabytes() {
         return true;
     }
 }

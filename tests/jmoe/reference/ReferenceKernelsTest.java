@@ -39,7 +39,7 @@ final class ReferenceKernelsTest extends KernelsContract {
     }
 
     @Override
-    public boolean isFast() {
+    public boolean worksThroughGigabytes() {
         return false;
     }
 

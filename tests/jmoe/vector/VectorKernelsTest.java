@@ -35,7 +35,7 @@ class VectorKernelsTest {
         }
 
         @Override
-        public boolean isFast() {
+        public boolean worksThroughGigabytes() {
             return false;
         }
     }
@@ -56,7 +56,7 @@ class VectorKernelsTest {
         }
 
         @Override
-        public boolean isFast() {
+        public boolean worksThroughGigabytes() {
             return false;
         }
     }

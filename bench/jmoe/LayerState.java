@@ -7,6 +7,7 @@ import jmoe.ops.Kernels;
 import jmoe.ops.Kernels.Residual;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.MoeWeights;
+import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
 import jmoe.tensor.DType;
@@ -116,7 +117,7 @@ public class LayerState {
             routing =
                     Routing.allocate(
                             arena, tokens, router.topK(), Math.toIntExact(experts.numExperts()));
-            kernels.route(logits, router, null, null, routing);
+            kernels.route(logits, router, RouteInputs.NONE, routing);
             kernels.sortByExpert(routing);
             routings[batch] = routing;
         }

@@ -4,6 +4,7 @@ import jmoe.ops.Activation;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.Kernels;
 import jmoe.ops.Kernels.Residual;
+import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
 import jmoe.tensor.DType;
@@ -219,7 +220,7 @@ final class SpeedCheck {
             measure(
                     moves("route", logits.numBytes() + 2 * mapBytes, ROUTE_FLOOR),
                     ceilings,
-                    () -> kernels.route(logits, router, null, null, routing));
+                    () -> kernels.route(logits, router, RouteInputs.NONE, routing));
             measure(
                     moves("sortByExpert", 3 * mapBytes, SORT_FLOOR),
                     ceilings,

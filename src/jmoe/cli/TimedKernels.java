@@ -4,6 +4,7 @@ import jmoe.ops.Activation;
 import jmoe.ops.Bank;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.Kernels;
+import jmoe.ops.RouteInputs;
 import jmoe.ops.Router;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterWeights;
@@ -106,19 +107,11 @@ final class TimedKernels implements Kernels {
     }
 
     @Override
-    public void route(
-            Tensor logits,
-            RouterConfig config,
-            @Nullable Tensor selectionBias,
-            @Nullable Tensor tokenTypes,
-            Routing routing) {
-        double nanos =
-                kernels.nanos(
-                        () -> kernels.route(logits, config, selectionBias, tokenTypes, routing));
+    public void route(Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing) {
+        double nanos = kernels.nanos(() -> kernels.route(logits, config, inputs, routing));
         long touched =
                 logits.numBytes()
-                        + bytes(selectionBias)
-                        + bytes(tokenTypes)
+                        + bytes(inputs)
                         + routing.topkIds().numBytes()
                         + routing.topkWeights().numBytes();
         add(Stage.ROUTE, nanos, touched, FLOPS_PER_LOGIT * logits.numElements());
@@ -138,21 +131,13 @@ final class TimedKernels implements Kernels {
 
     /** On a device in one kernel; elsewhere it is what it is made of. */
     @Override
-    public void routeSort(
-            Tensor logits,
-            RouterConfig config,
-            @Nullable Tensor selectionBias,
-            @Nullable Tensor tokenTypes,
-            Routing routing) {
+    public void routeSort(Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing) {
         if (!logits.isDevice()) {
-            Kernels.super.routeSort(logits, config, selectionBias, tokenTypes, routing);
+            Kernels.super.routeSort(logits, config, inputs, routing);
             return;
         }
-        double nanos =
-                kernels.nanos(() ->
-                        kernels.routeSort(logits, config, selectionBias, tokenTypes, routing));
-        long touched =
-                logits.numBytes() + bytes(selectionBias) + bytes(tokenTypes) + bytes(routing);
+        double nanos = kernels.nanos(() -> kernels.routeSort(logits, config, inputs, routing));
+        long touched = logits.numBytes() + bytes(inputs) + bytes(routing);
         add(Stage.ROUTE, nanos, touched, FLOPS_PER_LOGIT * logits.numElements());
     }
 
@@ -403,6 +388,14 @@ final class TimedKernels implements Kernels {
     }
 
     /** What routing and sorting write. */
+    private static long bytes(RouteInputs inputs) {
+        long bytes = 0;
+        for (Tensor tensor : inputs.named().values()) {
+            bytes += tensor.numBytes();
+        }
+        return bytes;
+    }
+
     private static long bytes(Routing routing) {
         return routing.topkIds().numBytes()
                 + routing.topkWeights().numBytes()

@@ -9,6 +9,7 @@ import jmoe.ops.ExpertWeights;
 import jmoe.ops.FusedArguments;
 import jmoe.ops.Kernels;
 import jmoe.ops.Replay;
+import jmoe.ops.RouteInputs;
 import jmoe.ops.Router;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
@@ -298,17 +299,12 @@ public final class CudaKernels implements Kernels {
     }
 
     @Override
-    public void route(
-            Tensor logits,
-            RouterConfig config,
-            @Nullable Tensor selectionBias,
-            @Nullable Tensor tokenTypes,
-            Routing routing) {
+    public void route(Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing) {
         context.checkOpen();
-        Arguments.route(logits, config, selectionBias, tokenTypes, routing);
+        Arguments.route(logits, config, inputs, routing);
         computable("route", "logits", logits);
         try (Operands on = operands.open()) {
-            route.queue(on, logits, config, selectionBias, tokenTypes, routing);
+            route.queue(on, logits, config, inputs, routing);
             on.finish();
         }
     }
@@ -324,21 +320,16 @@ public final class CudaKernels implements Kernels {
     }
 
     @Override
-    public void routeSort(
-            Tensor logits,
-            RouterConfig config,
-            @Nullable Tensor selectionBias,
-            @Nullable Tensor tokenTypes,
-            Routing routing) {
+    public void routeSort(Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing) {
         context.checkOpen();
         if (!DecodeRoute.sorts(config, routing)) {
-            Kernels.super.routeSort(logits, config, selectionBias, tokenTypes, routing);
+            Kernels.super.routeSort(logits, config, inputs, routing);
             return;
         }
-        FusedArguments.routeSort(logits, config, selectionBias, tokenTypes, routing);
+        FusedArguments.routeSort(logits, config, inputs, routing);
         computable("routeSort", "logits", logits);
         try (Operands on = operands.open()) {
-            decodeRoute.queueSorted(on, logits, config, selectionBias, tokenTypes, routing);
+            decodeRoute.queueSorted(on, logits, config, inputs, routing);
             on.finish(routing.expertOffsets());
         }
     }

@@ -1,5 +1,6 @@
 package jmoe.cuda;
 
+import jmoe.ops.RouteInputs;
 import jmoe.ops.Router;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Selection;
@@ -121,20 +122,15 @@ final class DecodeRoute {
 
     /** The rule and the order, for logits that are there. */
     void queueSorted(
-            Operands on,
-            Tensor logits,
-            RouterConfig config,
-            @Nullable Tensor selectionBias,
-            @Nullable Tensor tokenTypes,
-            Routing routing) {
+            Operands on, Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing) {
         int tokens = (int) routing.tokens();
         CudaKernel kernel = module.kernel("route_sort");
         Launch launch =
                 context.launch()
                         .of(kernel)
                         .pointer(on.in(logits))
-                        .pointer(on.in(selectionBias))
-                        .pointer(on.in(tokenTypes))
+                        .pointer(on.in(inputs.selectionBias()))
+                        .pointer(on.in(inputs.tokenTypes()))
                         .pointer(on.out(routing.topkIds()))
                         .pointer(on.out(routing.topkWeights()));
         passOrder(on, launch, routing);

@@ -1,11 +1,10 @@
 package jmoe.cuda;
 
+import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Capacity;
 import jmoe.ops.Routing;
 import jmoe.tensor.Tensor;
-
-import org.jspecify.annotations.Nullable;
 
 import java.lang.foreign.Arena;
 
@@ -23,12 +22,7 @@ final class Route {
     }
 
     void queue(
-            Operands on,
-            Tensor logits,
-            RouterConfig config,
-            @Nullable Tensor selectionBias,
-            @Nullable Tensor tokenTypes,
-            Routing routing) {
+            Operands on, Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing) {
         int tokens = (int) routing.tokens();
         Capacity capacity = config.capacity();
         boolean ranked = capacity != null && capacity.byProbability();
@@ -40,8 +34,8 @@ final class Route {
         context.launch()
                 .of(kernel)
                 .pointer(on.in(logits))
-                .pointer(on.in(selectionBias))
-                .pointer(on.in(tokenTypes))
+                .pointer(on.in(inputs.selectionBias()))
+                .pointer(on.in(inputs.tokenTypes()))
                 .pointer(ids)
                 .pointer(weights)
                 .pointer(bestScores)

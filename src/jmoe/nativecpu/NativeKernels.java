@@ -4,6 +4,7 @@ import jmoe.ops.Activation;
 import jmoe.ops.Arguments;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.Kernels;
+import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
 import jmoe.tensor.Check;
@@ -59,13 +60,8 @@ public final class NativeKernels implements Kernels {
     }
 
     @Override
-    public void route(
-            Tensor logits,
-            RouterConfig config,
-            @Nullable Tensor selectionBias,
-            @Nullable Tensor tokenTypes,
-            Routing routing) {
-        rest.route(logits, config, selectionBias, tokenTypes, routing);
+    public void route(Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing) {
+        rest.route(logits, config, inputs, routing);
     }
 
     @Override
@@ -74,13 +70,8 @@ public final class NativeKernels implements Kernels {
     }
 
     @Override
-    public void routeSort(
-            Tensor logits,
-            RouterConfig config,
-            @Nullable Tensor selectionBias,
-            @Nullable Tensor tokenTypes,
-            Routing routing) {
-        rest.routeSort(logits, config, selectionBias, tokenTypes, routing);
+    public void routeSort(Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing) {
+        rest.routeSort(logits, config, inputs, routing);
     }
 
     @Override

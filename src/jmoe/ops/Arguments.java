@@ -8,6 +8,7 @@ import jmoe.tensor.Tensor;
 import org.jspecify.annotations.Nullable;
 
 import java.util.Arrays;
+import java.util.Map;
 
 /**
  * The argument checks of {@link Kernels}, the same for every backend; each method mirrors one
@@ -61,16 +62,11 @@ public final class Arguments {
      *
      * @param logits as there
      * @param config as there
-     * @param selectionBias as there
-     * @param tokenTypes as there
+     * @param inputs as there
      * @param routing as there
      */
     public static void route(
-            Tensor logits,
-            RouterConfig config,
-            @Nullable Tensor selectionBias,
-            @Nullable Tensor tokenTypes,
-            Routing routing) {
+            Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing) {
         long tokens = routing.tokens();
         if (logits.dtype() != DType.F64) {
             Check.matrix(
@@ -78,10 +74,12 @@ public final class Arguments {
         } else {
             Check.floatMatrix("logits", logits, "tokens", tokens, "numLogits", config.numLogits());
         }
+        Tensor selectionBias = inputs.selectionBias();
         if (selectionBias != null) {
             Check.vector(
                     "selectionBias", selectionBias, DType.F32, "numExperts", config.numExperts());
         }
+        Tensor tokenTypes = inputs.tokenTypes();
         if (tokenTypes != null) {
             Check.vector("tokenTypes", tokenTypes, DType.I32, "tokens", tokens);
         } else if (config.tokenType() != RouterConfig.ALL_TOKENS) {
@@ -102,12 +100,12 @@ public final class Arguments {
                 "topK",
                 config.topK());
         Check.writable("topkWeights", routing.topkWeights());
-        disjoint("topkIds", routing.topkIds(), "logits", logits);
-        disjoint("topkIds", routing.topkIds(), "selectionBias", selectionBias);
-        disjoint("topkIds", routing.topkIds(), "tokenTypes", tokenTypes);
-        disjoint("topkWeights", routing.topkWeights(), "logits", logits);
-        disjoint("topkWeights", routing.topkWeights(), "selectionBias", selectionBias);
-        disjoint("topkWeights", routing.topkWeights(), "tokenTypes", tokenTypes);
+        Map<String, Tensor> read = inputs.named();
+        read.put("logits", logits);
+        read.forEach((name, tensor) -> {
+            disjoint("topkIds", routing.topkIds(), name, tensor);
+            disjoint("topkWeights", routing.topkWeights(), name, tensor);
+        });
         disjoint("topkWeights", routing.topkWeights(), "topkIds", routing.topkIds());
     }
 

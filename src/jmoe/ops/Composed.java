@@ -45,10 +45,11 @@ final class Composed {
         if (gate != null) {
             Tensor gateLogits = scratch.slice(0, routing.tokens()).reshape(routing.tokens(), 1);
             kernels.groupedGemm(x, gate, null, offsets, gateLogits);
-            kernels.route(gateLogits, SHARED_GATE, null, null, dense);
+            kernels.route(gateLogits, SHARED_GATE, RouteInputs.NONE, dense);
         }
         kernels.groupedGemm(x, weights.weight(), weights.bias(), offsets, logits);
-        kernels.routeSort(logits, router.rule(), weights.selectionBias(), tokenTypes, routing);
+        RouteInputs inputs = RouteInputs.of(weights, tokenTypes);
+        kernels.routeSort(logits, router.rule(), inputs, routing);
     }
 
     static long routerScratch(Router router, long tokens) {

@@ -22,38 +22,31 @@ public final class FusedArguments {
      *
      * @param logits as there
      * @param config as there
-     * @param selectionBias as there
-     * @param tokenTypes as there
+     * @param inputs as there
      * @param routing as there
      */
     public static void routeSort(
-            Tensor logits,
-            RouterConfig config,
-            @Nullable Tensor selectionBias,
-            @Nullable Tensor tokenTypes,
-            Routing routing) {
-        Map<String, Tensor> inputs = new LinkedHashMap<>();
-        put(inputs, "logits", logits);
-        routeSort(logits, config, selectionBias, tokenTypes, routing, inputs);
+            Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing) {
+        Map<String, Tensor> tensors = new LinkedHashMap<>();
+        put(tensors, "logits", logits);
+        routeSort(logits, config, inputs, routing, tensors);
         Map<String, Tensor> outputs = new LinkedHashMap<>();
         putAll(outputs, routing);
-        disjoint(outputs, inputs);
+        disjoint(outputs, tensors);
     }
 
     private static void routeSort(
             Tensor logits,
             RouterConfig config,
-            @Nullable Tensor selectionBias,
-            @Nullable Tensor tokenTypes,
+            RouteInputs inputs,
             Routing routing,
-            Map<String, Tensor> inputs) {
-        Arguments.route(logits, config, selectionBias, tokenTypes, routing);
+            Map<String, Tensor> tensors) {
+        Arguments.route(logits, config, inputs, routing);
         Arguments.sortByExpert(routing);
         int numExperts = config.numExperts();
         Check.vector(
                 "tokensPerExpert", routing.tokensPerExpert(), DType.I32, "numExperts", numExperts);
-        put(inputs, "selectionBias", selectionBias);
-        put(inputs, "tokenTypes", tokenTypes);
+        tensors.putAll(inputs.named());
     }
 
     /**
@@ -91,7 +84,8 @@ public final class FusedArguments {
         Check.matrix("logits", logits, DType.F32, "tokens", tokens, "numLogits", numLogits);
         Check.writable("logits", logits);
         Map<String, Tensor> inputs = new LinkedHashMap<>();
-        routeSort(logits, router.rule(), weights.selectionBias(), tokenTypes, routing, inputs);
+        RouteInputs ofRoute = RouteInputs.of(weights, tokenTypes);
+        routeSort(logits, router.rule(), ofRoute, routing, inputs);
         scratch(scratch, scratchElements);
         put(inputs, "x", x);
         put(inputs, "weight", weights.weight());

@@ -45,18 +45,12 @@ public interface Kernels extends AutoCloseable {
      *
      * @param logits in, F32 or F64 [tokens, numLogits]
      * @param config the rule
-     * @param selectionBias in, F32 [numExperts], or null
-     * @param tokenTypes in, I32 [tokens], or null; a token of negative type is absent and gets ids
-     *     -1 and weights 0, as do the tokens of other types with {@link RouterConfig#tokenType} set
+     * @param inputs in: what else the rule reads. A token that is absent by its type gets ids -1
+     *     and weights 0, as do the tokens of other types with {@link RouterConfig#tokenType} set
      * @param routing out: topkIds, by falling candidate, and topkWeights; the other tensors are not
      *     touched
      */
-    void route(
-            Tensor logits,
-            RouterConfig config,
-            @Nullable Tensor selectionBias,
-            @Nullable Tensor tokenTypes,
-            Routing routing);
+    void route(Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing);
 
     /**
      * Sorts slots by expert, stably: {@code rowToSlot = argsort(topkIds)}.
@@ -72,18 +66,13 @@ public interface Kernels extends AutoCloseable {
      *
      * @param logits as in {@link #route}
      * @param config as there
-     * @param selectionBias as there
-     * @param tokenTypes as there
+     * @param inputs as there
      * @param routing out: all six tensors
      */
     default void routeSort(
-            Tensor logits,
-            RouterConfig config,
-            @Nullable Tensor selectionBias,
-            @Nullable Tensor tokenTypes,
-            Routing routing) {
-        FusedArguments.routeSort(logits, config, selectionBias, tokenTypes, routing);
-        route(logits, config, selectionBias, tokenTypes, routing);
+            Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing) {
+        FusedArguments.routeSort(logits, config, inputs, routing);
+        route(logits, config, inputs, routing);
         sortByExpert(routing);
     }
 

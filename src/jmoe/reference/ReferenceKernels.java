@@ -3,6 +3,7 @@ package jmoe.reference;
 import jmoe.ops.Activation;
 import jmoe.ops.Arguments;
 import jmoe.ops.Kernels;
+import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
 import jmoe.tensor.Check;
@@ -21,19 +22,13 @@ public final class ReferenceKernels implements Kernels {
     public ReferenceKernels() {}
 
     @Override
-    public void route(
-            Tensor logits,
-            RouterConfig config,
-            @Nullable Tensor selectionBias,
-            @Nullable Tensor tokenTypes,
-            Routing routing) {
-        Arguments.route(logits, config, selectionBias, tokenTypes, routing);
+    public void route(Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing) {
+        Arguments.route(logits, config, inputs, routing);
         Check.host("logits", logits);
-        host("selectionBias", selectionBias);
-        host("tokenTypes", tokenTypes);
+        inputs.named().forEach(ReferenceKernels::host);
         Check.host("topkIds", routing.topkIds());
         Check.host("topkWeights", routing.topkWeights());
-        ReferenceRouter.route(logits, config, selectionBias, tokenTypes, routing);
+        ReferenceRouter.route(logits, config, inputs, routing);
     }
 
     @Override

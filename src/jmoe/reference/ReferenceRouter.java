@@ -1,5 +1,6 @@
 package jmoe.reference;
 
+import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Capacity;
 import jmoe.ops.RouterConfig.GroupScore;
@@ -38,13 +39,9 @@ final class ReferenceRouter {
         weights = new double[config.topK()];
     }
 
-    static void route(
-            Tensor logits,
-            RouterConfig config,
-            @Nullable Tensor selectionBias,
-            @Nullable Tensor tokenTypes,
-            Routing routing) {
-        ReferenceRouter router = new ReferenceRouter(config, selectionBias);
+    static void route(Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing) {
+        ReferenceRouter router = new ReferenceRouter(config, inputs.selectionBias());
+        Tensor tokenTypes = inputs.tokenTypes();
         int tokens = Math.toIntExact(routing.tokens());
         int topK = config.topK();
         double[][] weights = new double[tokens][topK];

@@ -1,5 +1,6 @@
 package jmoe.vector;
 
+import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Capacity;
 import jmoe.ops.Routing;
@@ -45,17 +46,12 @@ final class Route {
         }
     }
 
-    void route(
-            Tensor logits,
-            RouterConfig config,
-            @Nullable Tensor selectionBias,
-            @Nullable Tensor tokenTypes,
-            Routing routing) {
+    void route(Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing) {
         Batch batch =
                 new Batch(
                         Elements.of(logits, workers),
-                        selectionBias == null ? null : Elements.of(selectionBias, workers),
-                        tokenTypes == null ? null : Elements.of(tokenTypes, workers),
+                        elements(inputs.selectionBias()),
+                        elements(inputs.tokenTypes()),
                         Elements.of(routing.topkIds(), workers),
                         Elements.of(routing.topkWeights(), workers),
                         config,
@@ -75,6 +71,10 @@ final class Route {
                         writeWeights(batch, token, batch.serves(token) ? router.weights : null, 0);
                     }
                 });
+    }
+
+    private @Nullable Elements elements(@Nullable Tensor tensor) {
+        return tensor == null ? null : Elements.of(tensor, workers);
     }
 
     private TokenRouter router(int worker, RouterConfig config) {

@@ -4,6 +4,7 @@ import jmoe.ops.Activation;
 import jmoe.ops.Arguments;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.Kernels;
+import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
 import jmoe.tensor.Check;
@@ -70,20 +71,14 @@ public final class VectorKernels implements Kernels {
     }
 
     @Override
-    public void route(
-            Tensor logits,
-            RouterConfig config,
-            @Nullable Tensor selectionBias,
-            @Nullable Tensor tokenTypes,
-            Routing routing) {
+    public void route(Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing) {
         workers.checkOpen();
-        Arguments.route(logits, config, selectionBias, tokenTypes, routing);
+        Arguments.route(logits, config, inputs, routing);
         computable("route", "logits", logits);
-        host("selectionBias", selectionBias);
-        host("tokenTypes", tokenTypes);
+        inputs.named().forEach(this::host);
         host("topkIds", routing.topkIds());
         host("topkWeights", routing.topkWeights());
-        workers.exclusively(() -> route.route(logits, config, selectionBias, tokenTypes, routing));
+        workers.exclusively(() -> route.route(logits, config, inputs, routing));
     }
 
     @Override

@@ -9,6 +9,7 @@ import jmoe.ops.Bank;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.Kernels;
 import jmoe.ops.Kernels.Residual;
+import jmoe.ops.RouteInputs;
 import jmoe.ops.Router;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterWeights;
@@ -67,8 +68,7 @@ final class TimedKernelsTest {
         kernels.route(
                 f32(TOKENS, EXPERTS),
                 RouterConfig.softmaxTopK(EXPERTS, TOP_K, true),
-                f32(EXPERTS),
-                null,
+                new RouteInputs(f32(EXPERTS), null),
                 routing);
         assertMeter(
                 Stage.ROUTE,

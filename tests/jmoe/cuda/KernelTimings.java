@@ -3,6 +3,7 @@ package jmoe.cuda;
 import jmoe.checkpoint.Json;
 import jmoe.ops.Activation;
 import jmoe.ops.Kernels.Residual;
+import jmoe.ops.RouteInputs;
 import jmoe.ops.Routing;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
@@ -170,7 +171,10 @@ final class KernelTimings {
                     0,
                     set -> {
                         kernels.route(
-                                logits.get(set), shape.router(), null, null, results.get(set));
+                                logits.get(set),
+                                shape.router(),
+                                RouteInputs.NONE,
+                                results.get(set));
                     });
         }
 

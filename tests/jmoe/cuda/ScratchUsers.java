@@ -1,5 +1,6 @@
 package jmoe.cuda;
 
+import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Capacity;
 import jmoe.ops.Routing;
@@ -46,7 +47,7 @@ final class ScratchUsers {
     }
 
     void run() {
-        kernels.route(logits, RANKED, null, null, routing);
+        kernels.route(logits, RANKED, RouteInputs.NONE, routing);
         kernels.sortByExpert(routing);
     }
 }

@@ -5,6 +5,7 @@ import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 import jmoe.ops.Activation;
 import jmoe.ops.Kernels;
 import jmoe.ops.Kernels.Residual;
+import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
 import jmoe.tensor.DType;
@@ -106,7 +107,7 @@ final class SmallLayer {
     private void run(Kernels on) {
         Tensor offsets = routing.expertOffsets();
         on.groupedGemm(x, router, null, dense, logits);
-        on.route(logits, CONFIG, null, null, routing);
+        on.route(logits, CONFIG, RouteInputs.NONE, routing);
         on.sortByExpert(routing);
         on.permute(x, routing, null, rows);
         on.groupedGemm(rows, gateUp, null, offsets, inner);

@@ -112,12 +112,17 @@ interface DeterminismContract extends Contract {
                 Tensor logits = Tensor.allocate(arena, DType.F32, tokens, experts);
                 Cases.logits(logits, Logits.NORMAL, 1);
                 Routing all = Routing.allocate(arena, tokens, topK, experts);
-                backend().route(logits, config, null, null, all);
+                backend().route(logits, config, RouteInputs.NONE, all);
                 for (int first : new int[] {0, 1, 7, 31, 66}) {
                     for (int count : new int[] {1, 2, 33}) {
                         if (first + count <= tokens) {
                             Routing some = Routing.allocate(arena, count, topK, experts);
-                            backend().route(logits.slice(first, count), config, null, null, some);
+                            backend()
+                                    .route(
+                                            logits.slice(first, count),
+                                            config,
+                                            RouteInputs.NONE,
+                                            some);
                             assertSame("route", some.topkIds(), all.topkIds().slice(first, count));
                             Tensor weights = all.topkWeights().slice(first, count);
                             assertSame("route", some.topkWeights(), weights);

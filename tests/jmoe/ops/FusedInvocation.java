@@ -35,8 +35,7 @@ final class FusedInvocation {
                         kernels.routeSort(
                                 a.get("logits"),
                                 rule,
-                                a.get("selectionBias"),
-                                a.get("tokenTypes"),
+                                new RouteInputs(a.get("selectionBias"), a.get("tokenTypes")),
                                 Invocation.routing(c, a)));
     }
 

@@ -125,8 +125,7 @@ record Invocation(String op, Map<String, Tensor> inputs, Map<String, Tensor> out
                         kernels.route(
                                 a.get("logits"),
                                 config,
-                                a.get("selectionBias"),
-                                a.get("tokenTypes"),
+                                new RouteInputs(a.get("selectionBias"), a.get("tokenTypes")),
                                 routing(c, a)));
     }
 
@@ -165,7 +164,8 @@ record Invocation(String op, Map<String, Tensor> inputs, Map<String, Tensor> out
                 in,
                 routeOutputs(c, topK, memory),
                 (kernels, a) ->
-                        kernels.route(a.get("logits"), config, null, null, routing(sized, a)));
+                        kernels.route(
+                                a.get("logits"), config, RouteInputs.NONE, routing(sized, a)));
     }
 
     private static Tensor logits(Case c, Memory memory, RouterConfig config) {

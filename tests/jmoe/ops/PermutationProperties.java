@@ -198,7 +198,7 @@ public abstract class PermutationProperties {
             boolean takesBias = biased && !(selection instanceof Selection.ProductKeys);
             Tensor bias = takesBias ? logits.slice(1, 1).reshape(16) : null;
             Routing routing = Routing.allocate(arena, 2, topK, 16);
-            kernels.route(logits, config, bias, null, routing);
+            kernels.route(logits, config, new RouteInputs(bias, null), routing);
             for (int t = 0; t < 2; t++) {
                 int first = routing.topkIds().getInt(2L * t);
                 int second = routing.topkIds().getInt(2L * t + 1);

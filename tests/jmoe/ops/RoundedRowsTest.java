@@ -91,13 +91,8 @@ final class RoundedRowsTest extends TestedBackend implements QuantisedContract {
         }
 
         @Override
-        public void route(
-                Tensor logits,
-                RouterConfig config,
-                @Nullable Tensor selectionBias,
-                @Nullable Tensor tokenTypes,
-                Routing routing) {
-            exact.route(logits, config, selectionBias, tokenTypes, routing);
+        public void route(Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing) {
+            exact.route(logits, config, inputs, routing);
         }
 
         @Override

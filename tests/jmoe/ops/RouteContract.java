@@ -306,7 +306,8 @@ interface RouteContract extends Contract {
             RouteOracle oracle = new RouteOracle(logits, config, bias, types);
             assertThat(oracle.margin()).as("the case itself, %s", name).isGreaterThan(DECIDED);
             Routing want = Routing.allocate(arena, tokens, config.topK(), config.numExperts());
-            reference.route(logits, config, bias, types, want);
+            RouteInputs inputs = new RouteInputs(bias, types);
+            reference.route(logits, config, inputs, want);
             Poisoned ids = Poisoned.allocate(arena, DType.I32, tokens, config.topK());
             Poisoned weights = Poisoned.allocate(arena, DType.F32, tokens, config.topK());
             Routing got =
@@ -317,7 +318,7 @@ interface RouteContract extends Contract {
                             want.expertOffsets(),
                             want.rowToSlot(),
                             want.slotToRow());
-            backend().route(logits, config, bias, types, got);
+            backend().route(logits, config, inputs, got);
             compare(name, config, oracle, want, got);
             ids.assertUntouchedFrom("route", name, tokens);
             weights.assertUntouchedFrom("route", name, tokens);

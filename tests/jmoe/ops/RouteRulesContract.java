@@ -87,7 +87,7 @@ interface RouteRulesContract extends Contract {
             Tensor bias = tensor(arena, 9, 0, 8, 0);
             Routing routing = Routing.allocate(arena, 1, 2, 4);
             RouterConfig config = rule(4, 2, Score.SIGMOID, new Selection.TopK());
-            backend().route(logits, config, bias, null, routing);
+            backend().route(logits, config, new RouteInputs(bias, null), routing);
             assertThat(ints(routing.topkIds())).containsExactly(0, 2);
             assertThat(routing.topkWeights().getDouble(0)).isEqualTo(0.5);
         }
@@ -102,7 +102,7 @@ interface RouteRulesContract extends Contract {
             Routing routing = Routing.allocate(arena, 1, 2, 4);
             for (Score score : Score.values()) {
                 RouterConfig config = rule(4, 2, score, new Selection.TopK());
-                backend().route(logits, config, bias, null, routing);
+                backend().route(logits, config, new RouteInputs(bias, null), routing);
                 assertThat(ints(routing.topkIds())).as(score.name()).containsExactly(2, 3);
                 boolean nan = Double.isNaN(routing.topkWeights().getDouble(0));
                 assertThat(nan).as(score.name()).isEqualTo(score == Score.SOFTMAX);
@@ -189,7 +189,7 @@ interface RouteRulesContract extends Contract {
                             capacity,
                             RouterConfig.ALL_TOKENS);
             Routing routing = Routing.allocate(arena, 1, row.length, row.length);
-            backend().route(logits, config, null, null, routing);
+            backend().route(logits, config, RouteInputs.NONE, routing);
             for (int k = 0; k < row.length; k++) {
                 int bits = routing.topkWeights().data().get(ValueLayout.JAVA_INT_UNALIGNED, 4L * k);
                 if (Float.isNaN(Float.intBitsToFloat(bits))) {
@@ -220,7 +220,7 @@ interface RouteRulesContract extends Contract {
             RouterConfig config = within(one, RouterConfig.ALL_TOKENS);
             Routing routing = Routing.allocate(arena, 3, 1, 3);
             double[] z = {0, 9, 0, /**/ Double.NaN, 1, 0, /**/ 0, 1 / 0.0, 0};
-            backend().route(tensor(arena, z).reshape(3, 3), config, null, null, routing);
+            backend().route(tensor(arena, z).reshape(3, 3), config, RouteInputs.NONE, routing);
             assertThat(ints(routing.topkIds())).containsExactly(1, 1, 1);
             assertThat(doubles(routing.topkWeights())).containsExactly(0.0, Double.NaN, 0.0);
         }
@@ -235,7 +235,7 @@ interface RouteRulesContract extends Contract {
             Routing routing = Routing.allocate(arena, 4, 1, 3);
             Tensor logits = Tensor.allocate(arena, DType.F32, 4, 3);
             RouterConfig half = within(new Capacity(0, 0.5, false, false), 1);
-            backend().route(logits, half, null, types, routing);
+            backend().route(logits, half, new RouteInputs(null, types), routing);
             float third = 1 / 3f;
             assertThat(doubles(routing.topkWeights()))
                     .containsExactly(0.0, (double) third, 0.0, (double) third);
@@ -282,7 +282,12 @@ interface RouteRulesContract extends Contract {
                             capacity,
                             RouterConfig.ALL_TOKENS);
             Routing routing = Routing.allocate(arena, z.length / 3, 2, 3);
-            backend().route(tensor(arena, z).reshape(z.length / 3, 3), config, null, null, routing);
+            backend()
+                    .route(
+                            tensor(arena, z).reshape(z.length / 3, 3),
+                            config,
+                            RouteInputs.NONE,
+                            routing);
             boolean[] kept = new boolean[(int) routing.topkWeights().numElements()];
             for (int slot = 0; slot < kept.length; slot++) {
                 kept[slot] = routing.topkWeights().getDouble(slot) != 0;
@@ -310,7 +315,7 @@ interface RouteRulesContract extends Contract {
                             capacity,
                             RouterConfig.ALL_TOKENS);
             Routing routing = Routing.allocate(arena, 3, 2, 3);
-            backend().route(tensor(arena, z).reshape(3, 3), config, null, null, routing);
+            backend().route(tensor(arena, z).reshape(3, 3), config, RouteInputs.NONE, routing);
             // First choices 0, 1, 1 fill experts 0 and 1; of the second ones only expert 2 is free.
             assertThat(doubles(routing.topkWeights()))
                     .containsExactly(1.0, 0.0, 1.0, 0.0, 0.0, 1.0);
@@ -335,7 +340,7 @@ interface RouteRulesContract extends Contract {
             types.setInt(1, 1);
             Routing routing = Routing.allocate(arena, 2, 2, 3);
             Tensor logits = tensor(arena, 0, 0, 0, 0, 0, 1).reshape(2, 3);
-            backend().route(logits, config, null, types, routing);
+            backend().route(logits, config, new RouteInputs(null, types), routing);
             assertThat(ints(routing.topkIds())).containsExactly(-1, -1, 2, 0);
             assertThat(doubles(routing.topkWeights()).subList(0, 2)).containsExactly(0.0, 0.0);
             assertThat(routing.topkWeights().getDouble(3)).isEqualTo(0.5);
@@ -372,7 +377,7 @@ interface RouteRulesContract extends Contract {
             Tensor bias = Tensor.allocate(arena, DType.F32, config.numExperts());
             Cases.logits(bias, kind, 4);
             Routing routing = Routing.allocate(arena, tokens, config.topK(), config.numExperts());
-            backend().route(logits, config, biased ? bias : null, null, routing);
+            backend().route(logits, config, new RouteInputs(biased ? bias : null, null), routing);
             for (int t = 0; t < tokens; t++) {
                 List<Integer> ids = ints(routing.topkIds().row(t));
                 assertThat(ids)
@@ -412,7 +417,7 @@ interface RouteRulesContract extends Contract {
             Arena arena, RouterConfig config, @Nullable Tensor bias, double... logits) {
         Routing routing = Routing.allocate(arena, 1, config.topK(), config.numExperts());
         Tensor z = tensor(arena, logits).reshape(1, logits.length);
-        backend().route(z, config, bias, null, routing);
+        backend().route(z, config, new RouteInputs(bias, null), routing);
         return routing;
     }
 

@@ -186,11 +186,12 @@ interface RouterContract extends Contract {
                         for (int t = 0; t < tokens; t++) {
                             types.setInt(t, t % 3 == 1 ? -1 : 0);
                         }
+                        RouteInputs inputs = new RouteInputs(null, types);
                         Routing want = Routing.allocate(arena, tokens, 2, EXPERTS);
-                        backend().route(logits, rule, null, types, want);
+                        backend().route(logits, rule, inputs, want);
                         backend().sortByExpert(want);
                         Routing got = Routing.allocate(arena, tokens, 2, EXPERTS);
-                        backend().routeSort(logits, rule, null, types, got);
+                        backend().routeSort(logits, rule, inputs, got);
                         assertSameRouting(rule + " " + kind + " T=" + tokens, got, want);
                     }
                 }
@@ -253,7 +254,7 @@ interface RouterContract extends Contract {
                                 router.rule().numExperts());
             }
             reference.route(
-                    got.logits(), router.rule(), weights.selectionBias(), problem.types(), decided);
+                    got.logits(), router.rule(), RouteInputs.of(weights, problem.types()), decided);
             reference.sortByExpert(decided);
             assertSame(full, got.routing().topkIds(), decided.topkIds());
             Tolerance.assertClose(

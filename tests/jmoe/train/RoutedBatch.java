@@ -1,5 +1,6 @@
 package jmoe.train;
 
+import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
 import jmoe.reference.ReferenceKernels;
@@ -41,7 +42,7 @@ final class RoutedBatch {
         Routing routing =
                 Routing.allocate(arena, logits.length, config.topK(), config.numExperts());
         try (ReferenceKernels kernels = new ReferenceKernels()) {
-            kernels.route(tensor, config, null, tokenTypes, routing);
+            kernels.route(tensor, config, new RouteInputs(null, tokenTypes), routing);
         }
         return new RoutedBatch(
                 logits, config, new RouterBatch(tensor, config, routing, tokenTypes, null, null));

@@ -7,6 +7,7 @@ import jmoe.ops.Activation;
 import jmoe.ops.Kernels;
 import jmoe.ops.Kernels.Residual;
 import jmoe.ops.KernelsContract;
+import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
 import jmoe.tensor.DType;
@@ -94,7 +95,7 @@ class VectorKernelsTest {
         Tensor bias = random(arena, random, DType.F32, experts, hidden);
         Tensor logits = random(arena, random, DType.F32, tokens, experts);
         Routing routing = Routing.allocate(arena, tokens, config.topK(), experts);
-        kernels.route(logits, config, null, null, routing);
+        kernels.route(logits, config, RouteInputs.NONE, routing);
         kernels.sortByExpert(routing);
         long rows = 3L * tokens;
         Tensor sorted = Tensor.allocate(arena, dtype, rows, hidden);

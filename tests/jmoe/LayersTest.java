@@ -37,6 +37,7 @@ final class LayersTest {
                     Map.entry("store", Set.of("ops", "tensor")),
                     Map.entry("", Set.of("ops", "tensor", "checkpoint")),
                     Map.entry("parallel", Set.of("", "ops", "tensor")),
+                    Map.entry("experiment", Set.of("", "ops", "tensor", "train")),
                     Map.entry(
                             "cli",
                             Set.of(
@@ -45,6 +46,7 @@ final class LayersTest {
                                     "tensor",
                                     "checkpoint",
                                     "train",
+                                    "experiment",
                                     "store",
                                     "parallel")));
 

@@ -1,11 +1,5 @@
 package jmoe.cli;
 
-import de.erichseifert.vectorgraphics2d.Document;
-import de.erichseifert.vectorgraphics2d.VectorGraphics2D;
-import de.erichseifert.vectorgraphics2d.svg.SVGProcessor;
-import de.erichseifert.vectorgraphics2d.util.PageSize;
-
-import jmoe.checkpoint.CheckpointException;
 import jmoe.vector.Ceilings;
 
 import org.knowm.xchart.XYChart;
@@ -18,14 +12,8 @@ import org.knowm.xchart.style.markers.SeriesMarkers;
 
 import java.awt.Color;
 import java.awt.Graphics2D;
-import java.awt.image.BufferedImage;
-import java.io.IOException;
-import java.io.OutputStream;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
-
-import javax.imageio.ImageIO;
 
 /** Measurements as a roofline and as time over tokens, side by side in one picture. */
 final class BenchChart {
@@ -45,27 +33,7 @@ final class BenchChart {
 
     /** Draws and writes. */
     static void write(Path file, List<BenchSeries> all) {
-        System.setProperty("java.awt.headless", "true");
-        try (OutputStream out = Files.newOutputStream(file)) {
-            if (ChartFile.format(file).equals("svg")) {
-                VectorGraphics2D graphics = new VectorGraphics2D();
-                paint(graphics, all);
-                PageSize size = new PageSize(0, 0, 2 * WIDTH + LEGEND_WIDTH, HEIGHT);
-                Document svg = new SVGProcessor().getDocument(graphics.getCommands(), size);
-                svg.writeTo(out);
-            } else {
-                BufferedImage image =
-                        new BufferedImage(
-                                2 * WIDTH + LEGEND_WIDTH, HEIGHT, BufferedImage.TYPE_INT_RGB);
-                Graphics2D graphics = image.createGraphics();
-                paint(graphics, all);
-                graphics.dispose();
-                ImageIO.write(image, "png", out);
-            }
-        } catch (IOException e) {
-            throw new CheckpointException(
-                    "--chart: " + file + ": cannot be written: " + e.getMessage(), e);
-        }
+        ChartFile.write(file, 2 * WIDTH + LEGEND_WIDTH, HEIGHT, graphics -> paint(graphics, all));
     }
 
     private static void paint(Graphics2D graphics, List<BenchSeries> all) {
@@ -74,31 +42,9 @@ final class BenchChart {
         paint(graphics, times(all), WIDTH + LEGEND_WIDTH);
     }
 
-    /** Whole decades on both axes: only they have labels. */
     private static void paint(Graphics2D graphics, XYChart chart, int width) {
-        double[] x = {Double.POSITIVE_INFINITY, 0};
-        double[] y = {Double.POSITIVE_INFINITY, 0};
-        for (XYSeries series : chart.getSeriesCollection()) {
-            extend(x, series.getXData());
-            extend(y, series.getYData());
-        }
-        if (x[1] > 0) {
-            chart.getStyler().setXAxisMin(decade(x[0], false)).setXAxisMax(decade(x[1], true));
-            chart.getStyler().setYAxisMin(decade(y[0], false)).setYAxisMax(decade(y[1], true));
-        }
+        ChartFile.fitDecades(chart);
         chart.paint(graphics, width, HEIGHT);
-    }
-
-    private static void extend(double[] range, double[] values) {
-        for (double value : values) {
-            range[0] = Math.min(range[0], value);
-            range[1] = Math.max(range[1], value);
-        }
-    }
-
-    private static double decade(double value, boolean above) {
-        double exponent = Math.log10(value);
-        return Math.pow(10, above ? Math.floor(exponent) + 1 : Math.floor(exponent));
     }
 
     private static XYChart roofline(List<BenchSeries> all) {

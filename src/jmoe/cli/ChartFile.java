@@ -1,13 +1,27 @@
 package jmoe.cli;
 
+import de.erichseifert.vectorgraphics2d.VectorGraphics2D;
+import de.erichseifert.vectorgraphics2d.svg.SVGProcessor;
+import de.erichseifert.vectorgraphics2d.util.PageSize;
+
 import jmoe.checkpoint.CheckpointException;
 
+import org.knowm.xchart.XYChart;
+import org.knowm.xchart.XYSeries;
+
+import java.awt.Graphics2D;
+import java.awt.image.BufferedImage;
+import java.io.IOException;
+import java.io.OutputStream;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Locale;
+import java.util.function.Consumer;
 
-/** Makes sure, before anything is measured, that a picture can be drawn and written. */
+import javax.imageio.ImageIO;
+
+/** A picture that a command draws. Whether it can be is made sure before anything is measured. */
 final class ChartFile {
     private static final List<String> FORMATS = List.of("svg", "png");
 
@@ -50,5 +64,60 @@ final class ChartFile {
         }
         throw new IllegalArgumentException(
                 "--chart: expected a file ending in .svg or .png, got " + file);
+    }
+
+    /**
+     * Draws and writes.
+     *
+     * @param file as checked
+     * @param width pixels
+     * @param height pixels
+     * @param painter draws at the origin
+     */
+    static void write(Path file, int width, int height, Consumer<Graphics2D> painter) {
+        System.setProperty("java.awt.headless", "true");
+        try (OutputStream out = Files.newOutputStream(file)) {
+            if (format(file).equals("svg")) {
+                VectorGraphics2D graphics = new VectorGraphics2D();
+                painter.accept(graphics);
+                PageSize size = new PageSize(0, 0, width, height);
+                new SVGProcessor().getDocument(graphics.getCommands(), size).writeTo(out);
+            } else {
+                BufferedImage image = new BufferedImage(width, height, BufferedImage.TYPE_INT_RGB);
+                Graphics2D graphics = image.createGraphics();
+                painter.accept(graphics);
+                graphics.dispose();
+                ImageIO.write(image, "png", out);
+            }
+        } catch (IOException e) {
+            throw new CheckpointException(
+                    "--chart: " + file + ": cannot be written: " + e.getMessage(), e);
+        }
+    }
+
+    /** Ends logarithmic axes at whole decades: only those have labels. */
+    static void fitDecades(XYChart chart) {
+        double[] x = {Double.POSITIVE_INFINITY, 0};
+        double[] y = {Double.POSITIVE_INFINITY, 0};
+        for (XYSeries series : chart.getSeriesCollection()) {
+            extend(x, series.getXData());
+            extend(y, series.getYData());
+        }
+        if (x[1] > 0) {
+            chart.getStyler().setXAxisMin(decade(x[0], false)).setXAxisMax(decade(x[1], true));
+            chart.getStyler().setYAxisMin(decade(y[0], false)).setYAxisMax(decade(y[1], true));
+        }
+    }
+
+    private static void extend(double[] range, double[] values) {
+        for (double value : values) {
+            range[0] = Math.min(range[0], value);
+            range[1] = Math.max(range[1], value);
+        }
+    }
+
+    private static double decade(double value, boolean above) {
+        double exponent = Math.log10(value);
+        return Math.pow(10, above ? Math.floor(exponent) + 1 : Math.floor(exponent));
     }
 }

@@ -5,6 +5,7 @@ import jmoe.ops.Kernels;
 import jmoe.ops.Kernels.Residual;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.MoeWeights;
+import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
 import jmoe.tensor.DType;
@@ -27,7 +28,7 @@ final class ReferenceCheck implements AutoCloseable {
 
     void routing(Tensor logits, RouterConfig rule, Routing got) {
         Routing want = Routing.allocate(arena, got.tokens(), got.topK(), got.numExperts());
-        reference.route(logits, rule, null, null, want);
+        reference.route(logits, rule, RouteInputs.NONE, want);
         requireEqual("topkIds", want.topkIds(), got.topkIds());
         requireClose("topkWeights", want.topkWeights(), got.topkWeights());
         reference.sortByExpert(want);

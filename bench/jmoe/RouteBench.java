@@ -1,5 +1,7 @@
 package jmoe;
 
+import jmoe.ops.RouteInputs;
+
 import org.openjdk.jmh.annotations.Benchmark;
 import org.openjdk.jmh.annotations.BenchmarkMode;
 import org.openjdk.jmh.annotations.Fork;
@@ -20,6 +22,6 @@ public class RouteBench {
     /** All tokens. */
     @Benchmark
     public void route(LayerState s) {
-        s.kernels.route(s.logits, s.router, null, null, s.routing);
+        s.kernels.route(s.logits, s.router, RouteInputs.NONE, s.routing);
     }
 }

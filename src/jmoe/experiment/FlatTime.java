@@ -98,21 +98,28 @@ final class FlatTime implements Experiment {
         double[] last = rows.getLast();
         double[] dense = rows.stream().filter(row -> !Double.isNaN(row[5])).toList().getLast();
         return List.of(
-                text(
+                String.format(
+                        Locale.ROOT,
                         "%d tokens: %.0f times the experts take %.2f times as long; the time is"
                             + " flat while every expert still has many rows (here %.0f or more).",
-                        many, last[0] / first[0], last[2] / first[2], last[1]),
-                text(
+                        many,
+                        last[0] / first[0],
+                        last[2] / first[2],
+                        last[1]),
+                String.format(
+                        Locale.ROOT,
                         "%d tokens: %.0f times the experts take %.2f times as long; with few tokens"
                             + " the time is that of reading the weights of min(E, K T) experts.",
-                        few, last[0] / first[0], last[4] / first[4]),
-                text(
+                        few,
+                        last[0] / first[0],
+                        last[4] / first[4]),
+                String.format(
+                        Locale.ROOT,
                         "All %.0f experts for every token take %.1f times as long as %d of them;"
                                 + " E/K is %.0f.",
-                        dense[0], dense[5] / dense[2], TOP_K, dense[6]));
-    }
-
-    private static String text(String format, Object... numbers) {
-        return String.format(Locale.ROOT, format, numbers);
+                        dense[0],
+                        dense[5] / dense[2],
+                        TOP_K,
+                        dense[6]));
     }
 }

@@ -63,6 +63,7 @@ final class Intermediates {
         this.rowType = rowType;
         this.memory = memory;
         int types = config.numTokenTypes();
+        // Null experts have no rows, so the routing does not count them.
         int experts = config.numExperts() + config.numIdentityExperts();
         dense = Routing.allocate(this::allocate, maxTokens, 1, 1);
         denseOffsets = allocate(DType.I32, maxTokens + 1, 2);

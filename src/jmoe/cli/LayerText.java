@@ -116,6 +116,9 @@ final class LayerText {
         if (config.numIdentityExperts() > 0) {
             text.append(" + ").append(config.numIdentityExperts()).append(" identity");
         }
+        if (config.numNullExperts() > 0) {
+            text.append(" + ").append(config.numNullExperts()).append(" null");
+        }
         text.append(", top-").append(config.topK());
         text.append(", intermediate ").append(intermediates(config));
         if (config.expertHidden() != config.hidden()) {
@@ -145,6 +148,7 @@ final class LayerText {
         json.put("expert_hidden", config.expertHidden());
         json.put("experts", config.numExperts());
         json.put("identity_experts", config.numIdentityExperts());
+        json.put("null_experts", config.numNullExperts());
         json.put("top_k", config.topK());
         json.put("intermediate", config.intermediates());
         json.put("shared_intermediate", config.sharedIntermediate());

@@ -43,9 +43,12 @@ public final class FusedArguments {
             Map<String, Tensor> tensors) {
         Arguments.route(logits, config, inputs, routing);
         Arguments.sortByExpert(routing);
-        int numExperts = config.numExperts();
-        Check.vector(
-                "tokensPerExpert", routing.tokensPerExpert(), DType.I32, "numExperts", numExperts);
+        if (routing.numExperts() > config.numExperts()) {
+            throw Check.mismatch(
+                    "tokensPerExpert",
+                    "I32 [at most numExperts=" + config.numExperts() + "]",
+                    routing.tokensPerExpert());
+        }
         tensors.putAll(inputs.named());
     }
 

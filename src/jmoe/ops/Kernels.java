@@ -64,6 +64,10 @@ public interface Kernels extends AutoCloseable {
     /**
      * {@link #route} and {@link #sortByExpert} in one.
      *
+     * <p>The routing may have fewer experts than the rule. The others are null experts: a slot that
+     * chose one keeps its id and its weight, has no row and adds nothing (Uni-MoE-Audio; the zero
+     * experts of MoE++, Jin et al. 2024).
+     *
      * @param logits as in {@link #route}
      * @param config as there
      * @param inputs as there

@@ -20,6 +20,8 @@ import java.util.List;
  *     projection
  * @param outputFactor multiplies the routed experts' sum (evaluation of expert dropout; nearly
  *     always 1)
+ * @param numNullExperts experts that return nothing, so that a token may have fewer than K; their
+ *     ids follow those of identity experts
  */
 public record MoeConfig(
         String family,
@@ -32,7 +34,50 @@ public record MoeConfig(
         List<Integer> intermediates,
         int sharedIntermediate,
         boolean sharedGated,
-        double outputFactor) {
+        double outputFactor,
+        int numNullExperts) {
+    /**
+     * A layer without null experts.
+     *
+     * @param family as above
+     * @param hidden as above
+     * @param expertHidden as above
+     * @param numExperts as above
+     * @param numIdentityExperts as above
+     * @param activation as above
+     * @param routers as above
+     * @param intermediates as above
+     * @param sharedIntermediate as above
+     * @param sharedGated as above
+     * @param outputFactor as above
+     */
+    public MoeConfig(
+            String family,
+            int hidden,
+            int expertHidden,
+            int numExperts,
+            int numIdentityExperts,
+            Activation activation,
+            List<RouterConfig> routers,
+            List<Integer> intermediates,
+            int sharedIntermediate,
+            boolean sharedGated,
+            double outputFactor) {
+        this(
+                family,
+                hidden,
+                expertHidden,
+                numExperts,
+                numIdentityExperts,
+                activation,
+                routers,
+                intermediates,
+                sharedIntermediate,
+                sharedGated,
+                outputFactor,
+                0);
+    }
+
     /** Checks the sizes against each other. */
     public MoeConfig {
         routers = List.copyOf(routers);
@@ -44,14 +89,15 @@ public record MoeConfig(
                             + ", got "
                             + intermediates.size());
         }
+        if (numNullExperts < 0) {
+            throw new IllegalArgumentException(
+                    "numNullExperts: expected at least 0, got " + numNullExperts);
+        }
+        int all = numExperts + numIdentityExperts + numNullExperts;
         for (RouterConfig router : routers) {
-            if (router.numExperts() != numExperts + numIdentityExperts
-                    || router.topK() != routers.getFirst().topK()) {
+            if (router.numExperts() != all || router.topK() != routers.getFirst().topK()) {
                 throw new IllegalArgumentException(
-                        "routers: expected numExperts="
-                                + (numExperts + numIdentityExperts)
-                                + " and one topK, got "
-                                + router);
+                        "routers: expected numExperts=" + all + " and one topK, got " + router);
             }
             if (router.weightOnInput() && (numIdentityExperts > 0 || router.capacity() != null)) {
                 throw new IllegalArgumentException(

@@ -11,7 +11,9 @@ import java.util.Map;
  * What {@link Kernels#route} reads besides the logits; each may be null where the rule does not ask
  * for it. {@code RouteInputs.NONE.withTokenTypes(types)} names what it gives.
  *
- * @param selectionBias F32 [numExperts], added to the scores for the selection only; or null for 0
+ * @param selectionBias F32 [numExperts], added to the scores for the selection only; or null for 0.
+ *     Experts with +infinity are chosen by every token, each with the weight that its score gives
+ *     it: so are the shared experts of a joint softmax (Uni-MoE-Audio)
  * @param tokenTypes I32 [tokens]; a token of negative type is absent. Null if all are there and the
  *     router serves every type
  */

@@ -27,6 +27,7 @@ public abstract class KernelsContract extends TestedBackend
                 GateUpSwigluContract,
                 RouterContract,
                 ExpertsContract,
+                WeightlessExpertsContract,
                 PrepareContract,
                 QuantisedContract,
                 MemoryContract,

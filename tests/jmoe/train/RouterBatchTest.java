@@ -95,7 +95,7 @@ final class RouterBatchTest {
         RouterConfig three = RouterConfig.softmaxTopK(4, 3, true);
         assertRefused(
                 () -> new RouterBatch(batch.logits(), three, batch.routing()),
-                "routing: expected topK=3 and numExperts=4, got 2 and 4");
+                "routing: expected topK=3 and at most numExperts=4, got 2 and 4");
         Tensor types = Tensor.allocate(arena, DType.I32, 4);
         assertRefused(
                 () -> new RouterBatch(batch.logits(), CONFIG, batch.routing(), types, null, null),

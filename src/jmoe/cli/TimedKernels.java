@@ -9,6 +9,7 @@ import jmoe.ops.Router;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterWeights;
 import jmoe.ops.Routing;
+import jmoe.ops.SingletonExperts;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
@@ -358,6 +359,17 @@ final class TimedKernels implements Kernels {
                         + bytes(residual.addend())
                         + y.numBytes();
         add(Stage.UNPERMUTE, nanos, touched, 2 * elements);
+    }
+
+    /** Not measured: no layer that has stages calls it. */
+    @Override
+    public void singletonExperts(
+            Tensor x,
+            Tensor topkIds,
+            @Nullable Tensor weights,
+            SingletonExperts experts,
+            Tensor y) {
+        kernels.singletonExperts(x, topkIds, weights, experts, y);
     }
 
     @Override

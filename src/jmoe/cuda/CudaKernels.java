@@ -13,6 +13,8 @@ import jmoe.ops.RouteInputs;
 import jmoe.ops.Router;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
+import jmoe.ops.SingletonArguments;
+import jmoe.ops.SingletonExperts;
 import jmoe.tensor.Check;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
@@ -413,6 +415,24 @@ public final class CudaKernels implements Kernels {
         computable("unpermute", residual, y);
         try (Operands on = operands.open()) {
             rowKernels.queueUnpermute(on, rows, routing, weights, residual, y);
+            on.finish();
+        }
+    }
+
+    @Override
+    public void singletonExperts(
+            Tensor x,
+            Tensor topkIds,
+            @Nullable Tensor weights,
+            SingletonExperts experts,
+            Tensor y) {
+        context.checkOpen();
+        SingletonArguments.singletonExperts(x, topkIds, weights, experts, y);
+        computable("singletonExperts", "x", x);
+        computable("singletonExperts", "up", experts.up());
+        computable("singletonExperts", "y", y);
+        try (Operands on = operands.open()) {
+            rowKernels.queueSingletonExperts(on, x, topkIds, weights, experts, y);
             on.finish();
         }
     }

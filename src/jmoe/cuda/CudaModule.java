@@ -37,6 +37,7 @@ final class CudaModule implements AutoCloseable {
                     "grouped_gemm_sm90",
                     "swiglu",
                     "unpermute",
+                    "singleton_experts",
                     "decode_route",
                     "decode_mma",
                     "decode_sm90");

@@ -11,9 +11,9 @@ import java.util.function.LongSupplier;
 
 /**
  * The six operations of a MoE layer, and what fuses several of them: {@link #gateUpSwiglu}, {@link
- * #router} and {@link #experts}. A layer calls the last two. A backend is one class that implements
- * the six; the plain loops of {@code jmoe.reference} say what they mean, and every backend is
- * tested against those.
+ * #router} and {@link #experts}. A layer calls the last two. {@link #singletonExperts} is what PEER
+ * has instead of experts with matrices. A backend is one class that implements the six; the plain
+ * loops of {@code jmoe.reference} say what they mean, and every backend is tested against those.
  *
  * <p><b>Common rules.</b> Floating-point arguments may be F32, F16, BF16 (the reference: also F64),
  * each independently; sums are accumulated in at least F32 and rounded once to the output's type.
@@ -435,6 +435,24 @@ public interface Kernels extends AutoCloseable {
     default long expertsScratch(DType rowType, Bank routed, @Nullable Bank shared) {
         return Composed.expertsScratch(this, rowType, routed, shared);
     }
+
+    /**
+     * Sums experts of a single neuron into tokens, without bringing slots into expert order: {@code
+     * y[t] = sum_k h[t,k] down[e]} with {@code h[t,k] = w[t,k] function(x[t] . up[e])} and {@code e
+     * = topkIds[t,k]}.
+     *
+     * <p>After {@link #route} by product keys for [tokens * heads] queries, whose ids are those of
+     * [tokens, heads * topK] slots as they lie, this is the PEER layer of He 2024, "Mixture of A
+     * Million Experts".
+     *
+     * @param x in, [tokens, H]
+     * @param topkIds in, I32 [tokens, K]; a slot whose id is outside 0..numExperts-1 adds nothing
+     * @param weights in, F32 [tokens, K], or null for 1; a slot with weight 0 adds nothing
+     * @param experts in: a neuron that stays at 0 adds nothing
+     * @param y out, [tokens, H]
+     */
+    void singletonExperts(
+            Tensor x, Tensor topkIds, @Nullable Tensor weights, SingletonExperts experts, Tensor y);
 
     /**
      * Releases threads and memory of the backend, after which its operations throw {@link

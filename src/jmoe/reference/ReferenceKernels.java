@@ -6,6 +6,8 @@ import jmoe.ops.Kernels;
 import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
+import jmoe.ops.SingletonArguments;
+import jmoe.ops.SingletonExperts;
 import jmoe.tensor.Check;
 import jmoe.tensor.Tensor;
 
@@ -211,6 +213,23 @@ public final class ReferenceKernels implements Kernels {
                                     : rows.getDouble(row * hidden + h));
         }
         return sum;
+    }
+
+    @Override
+    public void singletonExperts(
+            Tensor x,
+            Tensor topkIds,
+            @Nullable Tensor weights,
+            SingletonExperts experts,
+            Tensor y) {
+        SingletonArguments.singletonExperts(x, topkIds, weights, experts, y);
+        Check.host("x", x);
+        Check.host("topkIds", topkIds);
+        host("weights", weights);
+        Check.host("up", experts.up());
+        Check.host("down", experts.down());
+        Check.host("y", y);
+        ReferenceSingletons.sum(x, topkIds, weights, experts, y);
     }
 
     private static void host(String name, @Nullable Tensor tensor) {

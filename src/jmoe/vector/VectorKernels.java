@@ -7,6 +7,8 @@ import jmoe.ops.Kernels;
 import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
+import jmoe.ops.SingletonArguments;
+import jmoe.ops.SingletonExperts;
 import jmoe.tensor.Check;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
@@ -31,6 +33,7 @@ public final class VectorKernels implements Kernels {
     private final GroupedGemm groupedGemm;
     private final Swiglu swiglu;
     private final Unpermute unpermute;
+    private final Singletons singletons;
 
     /**
      * Starts the threads, which sleep between operations until {@link #close}.
@@ -55,6 +58,7 @@ public final class VectorKernels implements Kernels {
             groupedGemm = new GroupedGemm(workers);
             swiglu = new Swiglu(workers, chunks);
             unpermute = new Unpermute(workers, chunks);
+            singletons = new Singletons(workers, chunks);
         } catch (Throwable e) {
             workers.close();
             throw e;
@@ -202,6 +206,24 @@ public final class VectorKernels implements Kernels {
         host("slotToRow", routing.slotToRow());
         host("topkIds", routing.topkIds());
         workers.exclusively(() -> unpermute.reduce(rows, routing, weights, residual, y));
+    }
+
+    @Override
+    public void singletonExperts(
+            Tensor x,
+            Tensor topkIds,
+            @Nullable Tensor weights,
+            SingletonExperts experts,
+            Tensor y) {
+        workers.checkOpen();
+        SingletonArguments.singletonExperts(x, topkIds, weights, experts, y);
+        computable("singletonExperts", "x", x);
+        host("topkIds", topkIds);
+        host("weights", weights);
+        computable("singletonExperts", "up", experts.up());
+        computable("singletonExperts", "down", experts.down());
+        computable("singletonExperts", "y", y);
+        workers.exclusively(() -> singletons.sum(x, topkIds, weights, experts, y));
     }
 
     /** Waits for the running operation, then ends the threads. */

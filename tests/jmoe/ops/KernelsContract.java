@@ -32,6 +32,8 @@ public abstract class KernelsContract extends TestedBackend
                 MemoryContract,
                 SwigluContract,
                 UnpermuteContract,
+                SingletonExpertsContract,
+                PeerContract,
                 ArgumentsContract,
                 DeterminismContract,
                 HazardsContract,

@@ -120,5 +120,15 @@ final class RoundedRowsTest extends TestedBackend implements QuantisedContract {
                 Tensor y) {
             exact.unpermute(rows, routing, weights, residual, y);
         }
+
+        @Override
+        public void singletonExperts(
+                Tensor x,
+                Tensor topkIds,
+                @Nullable Tensor weights,
+                SingletonExperts experts,
+                Tensor y) {
+            exact.singletonExperts(x, topkIds, weights, experts, y);
+        }
     }
 }

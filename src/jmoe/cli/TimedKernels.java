@@ -361,7 +361,7 @@ final class TimedKernels implements Kernels {
         add(Stage.UNPERMUTE, nanos, touched, 2 * elements);
     }
 
-    /** Not measured: no layer that has stages calls it. */
+    /** Not measured, as what follows: no layer that has stages calls it. */
     @Override
     public void singletonExperts(
             Tensor x,
@@ -370,6 +370,21 @@ final class TimedKernels implements Kernels {
             SingletonExperts experts,
             Tensor y) {
         kernels.singletonExperts(x, topkIds, weights, experts, y);
+    }
+
+    @Override
+    public void normaliseRows(Tensor x, double factor, double epsilon, Tensor y) {
+        kernels.normaliseRows(x, factor, epsilon, y);
+    }
+
+    @Override
+    public void softDispatch(Tensor x, Tensor logits, Tensor rows) {
+        kernels.softDispatch(x, logits, rows);
+    }
+
+    @Override
+    public void softCombine(Tensor rows, Tensor logits, Tensor y) {
+        kernels.softCombine(rows, logits, y);
     }
 
     @Override

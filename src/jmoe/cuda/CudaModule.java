@@ -38,6 +38,9 @@ final class CudaModule implements AutoCloseable {
                     "swiglu",
                     "unpermute",
                     "singleton_experts",
+                    "normalise_rows",
+                    "soft_dispatch",
+                    "soft_combine",
                     "decode_route",
                     "decode_mma",
                     "decode_sm90");

@@ -176,6 +176,21 @@ public final class NativeKernels implements Kernels {
     }
 
     @Override
+    public void normaliseRows(Tensor x, double factor, double epsilon, Tensor y) {
+        rest.normaliseRows(x, factor, epsilon, y);
+    }
+
+    @Override
+    public void softDispatch(Tensor x, Tensor logits, Tensor rows) {
+        rest.softDispatch(x, logits, rows);
+    }
+
+    @Override
+    public void softCombine(Tensor rows, Tensor logits, Tensor y) {
+        rest.softCombine(rows, logits, y);
+    }
+
+    @Override
     public LongSupplier multiplyAdds(DType x, DType weight) {
         MemorySegment product = Arena.ofAuto().allocate(Product.LAYOUT);
         Product.multiplying(x, weight).write(library.tier(), product);

@@ -8,6 +8,7 @@ import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
 import jmoe.ops.SingletonArguments;
 import jmoe.ops.SingletonExperts;
+import jmoe.ops.SoftArguments;
 import jmoe.tensor.Check;
 import jmoe.tensor.Tensor;
 
@@ -230,6 +231,32 @@ public final class ReferenceKernels implements Kernels {
         Check.host("down", experts.down());
         Check.host("y", y);
         ReferenceSingletons.sum(x, topkIds, weights, experts, y);
+    }
+
+    @Override
+    public void normaliseRows(Tensor x, double factor, double epsilon, Tensor y) {
+        SoftArguments.normaliseRows(x, factor, epsilon, y);
+        Check.host("x", x);
+        Check.host("y", y);
+        ReferenceSoftMix.normaliseRows(x, factor, epsilon, y);
+    }
+
+    @Override
+    public void softDispatch(Tensor x, Tensor logits, Tensor rows) {
+        SoftArguments.softDispatch(x, logits, rows);
+        Check.host("x", x);
+        Check.host("logits", logits);
+        Check.host("rows", rows);
+        ReferenceSoftMix.dispatch(x, logits, rows);
+    }
+
+    @Override
+    public void softCombine(Tensor rows, Tensor logits, Tensor y) {
+        SoftArguments.softCombine(rows, logits, y);
+        Check.host("rows", rows);
+        Check.host("logits", logits);
+        Check.host("y", y);
+        ReferenceSoftMix.combine(rows, logits, y);
     }
 
     private static void host(String name, @Nullable Tensor tensor) {

@@ -64,7 +64,7 @@ final class Singletons {
                 int count = (int) Math.min(Chunks.COLUMNS, hidden - column);
                 x.read(slot / topK * hidden + column, count, tokenRow, 0);
                 up.read(expert * hidden + column, count, expertRow, 0);
-                sum += dot(tokenRow, expertRow, Lanes.padded(count));
+                sum += DotProduct.of(tokenRow, expertRow, Lanes.padded(count));
             }
             return (float) (weight(slot) * experts.function().of(sum));
         }
@@ -145,27 +145,5 @@ final class Singletons {
                     .lanewise(FMA, factor, FloatVector.fromArray(Lanes.FLOATS, sum, i))
                     .intoArray(sum, i);
         }
-    }
-
-    /** The sum of the products; the content of b is lost. */
-    private static double dot(float[] a, float[] b, int count) {
-        FloatVector even = FloatVector.zero(Lanes.FLOATS);
-        FloatVector odd = even;
-        for (int i = 0; i < count; i += 2 * Lanes.COUNT) {
-            FloatVector x = FloatVector.fromArray(Lanes.FLOATS, a, i);
-            even = x.lanewise(FMA, FloatVector.fromArray(Lanes.FLOATS, b, i), even);
-            int next = i + Lanes.COUNT;
-            if (next < count) {
-                FloatVector y = FloatVector.fromArray(Lanes.FLOATS, a, next);
-                odd = y.lanewise(FMA, FloatVector.fromArray(Lanes.FLOATS, b, next), odd);
-            }
-        }
-        // In an order of our own: that of reduceLanes is left to the JVM.
-        even.add(odd).intoArray(b, 0);
-        double sum = 0;
-        for (int lane = 0; lane < Lanes.COUNT; lane++) {
-            sum += b[lane];
-        }
-        return sum;
     }
 }

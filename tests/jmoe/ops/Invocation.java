@@ -50,6 +50,9 @@ record Invocation(String op, Map<String, Tensor> inputs, Map<String, Tensor> out
                 swiglu(c, memory),
                 unpermute(c, memory),
                 SingletonInvocation.singletonExperts(c, memory),
+                SoftInvocation.normaliseRows(c, memory),
+                SoftInvocation.softDispatch(c, memory),
+                SoftInvocation.softCombine(c, memory),
                 FusedInvocation.routeSort(c, memory),
                 FusedInvocation.router(c, memory),
                 FusedInvocation.experts(c, memory));

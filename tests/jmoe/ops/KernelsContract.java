@@ -34,6 +34,7 @@ public abstract class KernelsContract extends TestedBackend
                 UnpermuteContract,
                 SingletonExpertsContract,
                 PeerContract,
+                SoftMoeContract,
                 ArgumentsContract,
                 DeterminismContract,
                 HazardsContract,

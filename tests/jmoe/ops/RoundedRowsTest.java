@@ -130,5 +130,20 @@ final class RoundedRowsTest extends TestedBackend implements QuantisedContract {
                 Tensor y) {
             exact.singletonExperts(x, topkIds, weights, experts, y);
         }
+
+        @Override
+        public void normaliseRows(Tensor x, double factor, double epsilon, Tensor y) {
+            exact.normaliseRows(x, factor, epsilon, y);
+        }
+
+        @Override
+        public void softDispatch(Tensor x, Tensor logits, Tensor rows) {
+            exact.softDispatch(x, logits, rows);
+        }
+
+        @Override
+        public void softCombine(Tensor rows, Tensor logits, Tensor y) {
+            exact.softCombine(rows, logits, y);
+        }
     }
 }

@@ -9,6 +9,7 @@ import jmoe.ops.Router;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterWeights;
 import jmoe.ops.Routing;
+import jmoe.ops.SingletonExperts;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
@@ -358,6 +359,32 @@ final class TimedKernels implements Kernels {
                         + bytes(residual.addend())
                         + y.numBytes();
         add(Stage.UNPERMUTE, nanos, touched, 2 * elements);
+    }
+
+    /** Not measured, as what follows: no layer that has stages calls it. */
+    @Override
+    public void singletonExperts(
+            Tensor x,
+            Tensor topkIds,
+            @Nullable Tensor weights,
+            SingletonExperts experts,
+            Tensor y) {
+        kernels.singletonExperts(x, topkIds, weights, experts, y);
+    }
+
+    @Override
+    public void normaliseRows(Tensor x, double factor, double epsilon, Tensor y) {
+        kernels.normaliseRows(x, factor, epsilon, y);
+    }
+
+    @Override
+    public void softDispatch(Tensor x, Tensor logits, Tensor rows) {
+        kernels.softDispatch(x, logits, rows);
+    }
+
+    @Override
+    public void softCombine(Tensor rows, Tensor logits, Tensor y) {
+        kernels.softCombine(rows, logits, y);
     }
 
     @Override

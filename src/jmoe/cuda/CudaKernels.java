@@ -13,6 +13,9 @@ import jmoe.ops.RouteInputs;
 import jmoe.ops.Router;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
+import jmoe.ops.SingletonArguments;
+import jmoe.ops.SingletonExperts;
+import jmoe.ops.SoftArguments;
 import jmoe.tensor.Check;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
@@ -61,6 +64,7 @@ public final class CudaKernels implements Kernels {
     private final SortByExpert sortByExpert;
     private final GroupedGemm groupedGemm;
     private final RowKernels rowKernels;
+    private final SoftMix softMix;
     private final DecodeRoute decodeRoute;
     private final DecodeExperts decodeExperts;
 
@@ -80,6 +84,7 @@ public final class CudaKernels implements Kernels {
         sortByExpert = new SortByExpert(context);
         groupedGemm = new GroupedGemm(context, forcedTile);
         rowKernels = new RowKernels(context);
+        softMix = new SoftMix(context);
         decodeRoute = new DecodeRoute(context, forcedPath);
         decodeExperts = new DecodeExperts(context, forcedPath);
         CudaContext opened = context;
@@ -413,6 +418,60 @@ public final class CudaKernels implements Kernels {
         computable("unpermute", residual, y);
         try (Operands on = operands.open()) {
             rowKernels.queueUnpermute(on, rows, routing, weights, residual, y);
+            on.finish();
+        }
+    }
+
+    @Override
+    public void singletonExperts(
+            Tensor x,
+            Tensor topkIds,
+            @Nullable Tensor weights,
+            SingletonExperts experts,
+            Tensor y) {
+        context.checkOpen();
+        SingletonArguments.singletonExperts(x, topkIds, weights, experts, y);
+        computable("singletonExperts", "x", x);
+        computable("singletonExperts", "up", experts.up());
+        computable("singletonExperts", "y", y);
+        try (Operands on = operands.open()) {
+            rowKernels.queueSingletonExperts(on, x, topkIds, weights, experts, y);
+            on.finish();
+        }
+    }
+
+    @Override
+    public void normaliseRows(Tensor x, double factor, double epsilon, Tensor y) {
+        context.checkOpen();
+        SoftArguments.normaliseRows(x, factor, epsilon, y);
+        computable("normaliseRows", "x", x);
+        computable("normaliseRows", "y", y);
+        try (Operands on = operands.open()) {
+            softMix.queueNormaliseRows(on, x, factor, epsilon, y);
+            on.finish();
+        }
+    }
+
+    @Override
+    public void softDispatch(Tensor x, Tensor logits, Tensor rows) {
+        context.checkOpen();
+        SoftArguments.softDispatch(x, logits, rows);
+        computable("softDispatch", "x", x);
+        computable("softDispatch", "rows", rows);
+        try (Operands on = operands.open()) {
+            softMix.queueDispatch(on, x, logits, rows);
+            on.finish();
+        }
+    }
+
+    @Override
+    public void softCombine(Tensor rows, Tensor logits, Tensor y) {
+        context.checkOpen();
+        SoftArguments.softCombine(rows, logits, y);
+        computable("softCombine", "rows", rows);
+        computable("softCombine", "y", y);
+        try (Operands on = operands.open()) {
+            softMix.queueCombine(on, rows, logits, y);
             on.finish();
         }
     }

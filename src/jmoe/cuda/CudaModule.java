@@ -37,6 +37,10 @@ final class CudaModule implements AutoCloseable {
                     "grouped_gemm_sm90",
                     "swiglu",
                     "unpermute",
+                    "singleton_experts",
+                    "normalise_rows",
+                    "soft_dispatch",
+                    "soft_combine",
                     "decode_route",
                     "decode_mma",
                     "decode_sm90");

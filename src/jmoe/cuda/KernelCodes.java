@@ -3,6 +3,7 @@ package jmoe.cuda;
 import jmoe.ops.Activation;
 import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Score;
+import jmoe.ops.SingletonExperts;
 import jmoe.tensor.DType;
 
 /** The numbers by which kernels know a choice that is made at run time. */
@@ -39,6 +40,14 @@ final class KernelCodes {
         return switch (score) {
             case MAX -> 0;
             case TOP2_SUM -> 1;
+        };
+    }
+
+    static int of(SingletonExperts.Function function) {
+        return switch (function) {
+            case GELU -> 0;
+            case RELU -> 1;
+            case SILU -> 2;
         };
     }
 }

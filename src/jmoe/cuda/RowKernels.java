@@ -3,11 +3,12 @@ package jmoe.cuda;
 import jmoe.ops.Activation;
 import jmoe.ops.Kernels.Residual;
 import jmoe.ops.Routing;
+import jmoe.ops.SingletonExperts;
 import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;
 
-/** The operations that take rows as they come: permute, swiglu, unpermute. */
+/** The operations that take rows as they come: permute, swiglu, unpermute, singletonExperts. */
 final class RowKernels {
     /** Columns that keep a block busy. */
     private static final long MIN_COLUMNS = 1024;
@@ -16,12 +17,14 @@ final class RowKernels {
     private final CudaModule permute;
     private final CudaModule swiglu;
     private final CudaModule unpermute;
+    private final CudaModule singletonExperts;
 
     RowKernels(CudaContext context) {
         this.context = context;
         permute = context.module("permute");
         swiglu = context.module("swiglu");
         unpermute = context.module("unpermute");
+        singletonExperts = context.module("singleton_experts");
     }
 
     void queuePermute(
@@ -100,6 +103,56 @@ final class RowKernels {
                         .int32(residual.firstIdentity())
                         .float32((float) residual.factor());
         run(launch, kernel, tokens, hidden);
+    }
+
+    /** The neurons, then the sum over the rows of their experts: unpermute with ids for rows. */
+    void queueSingletonExperts(
+            Operands on,
+            Tensor x,
+            Tensor topkIds,
+            @Nullable Tensor weights,
+            SingletonExperts experts,
+            Tensor y) {
+        int tokens = (int) topkIds.dim(0);
+        int topK = (int) topkIds.dim(1);
+        int hidden = CudaKernels.int32("hidden", y.dim(1));
+        int slots = tokens * topK;
+        long ids = on.in(topkIds);
+        long neurons = context.scratch().address(4L * slots);
+        CudaKernel computing = singletonExperts.kernel(x.dtype(), experts.up().dtype());
+        context.launch()
+                .of(computing)
+                .pointer(on.in(x))
+                .pointer(ids)
+                .pointer(on.in(weights))
+                .pointer(on.in(experts.up()))
+                .pointer(neurons)
+                .int32(slots)
+                .int32(CudaKernels.int32("numExperts", experts.numExperts()))
+                .int32(hidden)
+                .int32(topK)
+                .int32(KernelCodes.of(experts.function()))
+                .run(computing.blocks(slots));
+        CudaKernel adding = unpermute.kernel(experts.down().dtype(), y.dtype());
+        Launch launch =
+                context.launch()
+                        .of(adding)
+                        .pointer(on.in(experts.down()))
+                        .pointer(ids)
+                        .pointer(ids)
+                        .pointer(neurons)
+                        .pointer(0)
+                        .pointer(0)
+                        .pointer(on.out(y))
+                        .int32(tokens)
+                        .int32(hidden)
+                        .int32(topK)
+                        .int32(0)
+                        .int32(1)
+                        .int32(0)
+                        .int32(Integer.MAX_VALUE)
+                        .float32(1);
+        run(launch, adding, tokens, hidden);
     }
 
     /** Where the kernels read how many rows are routed. */

@@ -7,6 +7,7 @@ import jmoe.ops.Kernels;
 import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
+import jmoe.ops.SingletonExperts;
 import jmoe.tensor.Check;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
@@ -162,6 +163,31 @@ public final class NativeKernels implements Kernels {
     public void unpermute(
             Tensor rows, Routing routing, @Nullable Tensor weights, Residual residual, Tensor y) {
         rest.unpermute(rows, routing, weights, residual, y);
+    }
+
+    @Override
+    public void singletonExperts(
+            Tensor x,
+            Tensor topkIds,
+            @Nullable Tensor weights,
+            SingletonExperts experts,
+            Tensor y) {
+        rest.singletonExperts(x, topkIds, weights, experts, y);
+    }
+
+    @Override
+    public void normaliseRows(Tensor x, double factor, double epsilon, Tensor y) {
+        rest.normaliseRows(x, factor, epsilon, y);
+    }
+
+    @Override
+    public void softDispatch(Tensor x, Tensor logits, Tensor rows) {
+        rest.softDispatch(x, logits, rows);
+    }
+
+    @Override
+    public void softCombine(Tensor rows, Tensor logits, Tensor y) {
+        rest.softCombine(rows, logits, y);
     }
 
     @Override

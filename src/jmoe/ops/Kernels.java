@@ -11,9 +11,11 @@ import java.util.function.LongSupplier;
 
 /**
  * The six operations of a MoE layer, and what fuses several of them: {@link #gateUpSwiglu}, {@link
- * #router} and {@link #experts}. A layer calls the last two. A backend is one class that implements
- * the six; the plain loops of {@code jmoe.reference} say what they mean, and every backend is
- * tested against those.
+ * #router} and {@link #experts}. A layer calls the last two. {@link #singletonExperts} is what PEER
+ * has instead of experts with matrices; {@link #softDispatch} and {@link #softCombine} are what
+ * Soft-MoE has instead of a choice of experts. A backend is one class that implements the six; the
+ * plain loops of {@code jmoe.reference} say what they mean, and every backend is tested against
+ * those.
  *
  * <p><b>Common rules.</b> Floating-point arguments may be F32, F16, BF16 (the reference: also F64),
  * each independently; sums are accumulated in at least F32 and rounded once to the output's type.
@@ -31,8 +33,8 @@ import java.util.function.LongSupplier;
  *
  * <p>Each call gives the same bits when repeated, for any number of threads; a row of the output
  * depends only on the token it belongs to, not on the batch (except with capacity or product keys
- * in {@link #route}). An instance may be used by several threads; calls then run one after the
- * other.
+ * in {@link #route}, and in {@link #softDispatch}). An instance may be used by several threads;
+ * calls then run one after the other.
  */
 public interface Kernels extends AutoCloseable {
     /**
@@ -439,6 +441,60 @@ public interface Kernels extends AutoCloseable {
     default long expertsScratch(DType rowType, Bank routed, @Nullable Bank shared) {
         return Composed.expertsScratch(this, rowType, routed, shared);
     }
+
+    /**
+     * Sums experts of a single neuron into tokens, without bringing slots into expert order: {@code
+     * y[t] = sum_k h[t,k] down[e]} with {@code h[t,k] = w[t,k] function(x[t] . up[e])} and {@code e
+     * = topkIds[t,k]}.
+     *
+     * <p>After {@link #route} by product keys for [tokens * heads] queries, whose ids are those of
+     * [tokens, heads * topK] slots as they lie, this is the PEER layer of He 2024, "Mixture of A
+     * Million Experts".
+     *
+     * @param x in, [tokens, H]
+     * @param topkIds in, I32 [tokens, K]; a slot whose id is outside 0..numExperts-1 adds nothing
+     * @param weights in, F32 [tokens, K], or null for 1; a slot with weight 0 adds nothing
+     * @param experts in: a neuron that stays at 0 adds nothing
+     * @param y out, [tokens, H]
+     */
+    void singletonExperts(
+            Tensor x, Tensor topkIds, @Nullable Tensor weights, SingletonExperts experts, Tensor y);
+
+    /**
+     * Gives every row one length: {@code y[r] = factor x[r] / (|x[r]| + epsilon)}. Zhai et al. 2023
+     * and Puigcerver et al. 2023 normalise so what a router multiplies.
+     *
+     * @param x in, [rows, columns]
+     * @param factor length of the results; finite
+     * @param epsilon keeps rows of zeros at zero; finite, at least 0
+     * @param y out, [rows, columns]
+     */
+    void normaliseRows(Tensor x, double factor, double epsilon, Tensor y);
+
+    /**
+     * Mixes tokens into slots of experts: {@code rows[s] = sum_t D[t,s] x[t]}, with D the softmax
+     * of the logits over tokens. Every row depends on every token. A NaN logit of a slot, or an
+     * infinite largest one, makes the slot NaN; without tokens rows are 0.
+     *
+     * <p>In Soft-MoE slot s belongs to expert s / slotsPerExpert, so that rows are in expert order
+     * already. Puigcerver et al. 2023, "From Sparse to Soft Mixtures of Experts".
+     *
+     * @param x in, [tokens, H]
+     * @param logits in, F32 [tokens, numSlots]
+     * @param rows out, [numSlots, H]
+     */
+    void softDispatch(Tensor x, Tensor logits, Tensor rows);
+
+    /**
+     * Mixes rows of slots back into tokens: {@code y[t] = sum_s C[t,s] rows[s]}, with C the softmax
+     * of the logits over slots. A NaN logit of a token, or an infinite largest one, makes the token
+     * NaN.
+     *
+     * @param rows in, [numSlots, H]
+     * @param logits in, F32 [tokens, numSlots], as for {@link #softDispatch}
+     * @param y out, [tokens, H]
+     */
+    void softCombine(Tensor rows, Tensor logits, Tensor y);
 
     /**
      * Releases threads and memory of the backend, after which its operations throw {@link

@@ -6,6 +6,9 @@ import jmoe.ops.Kernels;
 import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
+import jmoe.ops.SingletonArguments;
+import jmoe.ops.SingletonExperts;
+import jmoe.ops.SoftArguments;
 import jmoe.tensor.Check;
 import jmoe.tensor.Tensor;
 
@@ -211,6 +214,49 @@ public final class ReferenceKernels implements Kernels {
                                     : rows.getDouble(row * hidden + h));
         }
         return sum;
+    }
+
+    @Override
+    public void singletonExperts(
+            Tensor x,
+            Tensor topkIds,
+            @Nullable Tensor weights,
+            SingletonExperts experts,
+            Tensor y) {
+        SingletonArguments.singletonExperts(x, topkIds, weights, experts, y);
+        Check.host("x", x);
+        Check.host("topkIds", topkIds);
+        host("weights", weights);
+        Check.host("up", experts.up());
+        Check.host("down", experts.down());
+        Check.host("y", y);
+        ReferenceSingletons.sum(x, topkIds, weights, experts, y);
+    }
+
+    @Override
+    public void normaliseRows(Tensor x, double factor, double epsilon, Tensor y) {
+        SoftArguments.normaliseRows(x, factor, epsilon, y);
+        Check.host("x", x);
+        Check.host("y", y);
+        ReferenceSoftMix.normaliseRows(x, factor, epsilon, y);
+    }
+
+    @Override
+    public void softDispatch(Tensor x, Tensor logits, Tensor rows) {
+        SoftArguments.softDispatch(x, logits, rows);
+        Check.host("x", x);
+        Check.host("logits", logits);
+        Check.host("rows", rows);
+        ReferenceSoftMix.dispatch(x, logits, rows);
+    }
+
+    @Override
+    public void softCombine(Tensor rows, Tensor logits, Tensor y) {
+        SoftArguments.softCombine(rows, logits, y);
+        Check.host("rows", rows);
+        Check.host("logits", logits);
+        Check.host("y", y);
+        ReferenceSoftMix.combine(rows, logits, y);
     }
 
     private static void host(String name, @Nullable Tensor tensor) {

@@ -7,6 +7,9 @@ import jmoe.ops.Kernels;
 import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
+import jmoe.ops.SingletonArguments;
+import jmoe.ops.SingletonExperts;
+import jmoe.ops.SoftArguments;
 import jmoe.tensor.Check;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
@@ -31,6 +34,9 @@ public final class VectorKernels implements Kernels {
     private final GroupedGemm groupedGemm;
     private final Swiglu swiglu;
     private final Unpermute unpermute;
+    private final Singletons singletons;
+    private final NormaliseRows normaliseRows;
+    private final SoftMix softMix;
 
     /**
      * Starts the threads, which sleep between operations until {@link #close}.
@@ -55,6 +61,9 @@ public final class VectorKernels implements Kernels {
             groupedGemm = new GroupedGemm(workers);
             swiglu = new Swiglu(workers, chunks);
             unpermute = new Unpermute(workers, chunks);
+            singletons = new Singletons(workers, chunks);
+            normaliseRows = new NormaliseRows(workers);
+            softMix = new SoftMix(workers);
         } catch (Throwable e) {
             workers.close();
             throw e;
@@ -202,6 +211,53 @@ public final class VectorKernels implements Kernels {
         host("slotToRow", routing.slotToRow());
         host("topkIds", routing.topkIds());
         workers.exclusively(() -> unpermute.reduce(rows, routing, weights, residual, y));
+    }
+
+    @Override
+    public void singletonExperts(
+            Tensor x,
+            Tensor topkIds,
+            @Nullable Tensor weights,
+            SingletonExperts experts,
+            Tensor y) {
+        workers.checkOpen();
+        SingletonArguments.singletonExperts(x, topkIds, weights, experts, y);
+        computable("singletonExperts", "x", x);
+        host("topkIds", topkIds);
+        host("weights", weights);
+        computable("singletonExperts", "up", experts.up());
+        computable("singletonExperts", "down", experts.down());
+        computable("singletonExperts", "y", y);
+        workers.exclusively(() -> singletons.sum(x, topkIds, weights, experts, y));
+    }
+
+    @Override
+    public void normaliseRows(Tensor x, double factor, double epsilon, Tensor y) {
+        workers.checkOpen();
+        SoftArguments.normaliseRows(x, factor, epsilon, y);
+        computable("normaliseRows", "x", x);
+        computable("normaliseRows", "y", y);
+        workers.exclusively(() -> normaliseRows.normalise(x, factor, epsilon, y));
+    }
+
+    @Override
+    public void softDispatch(Tensor x, Tensor logits, Tensor rows) {
+        workers.checkOpen();
+        SoftArguments.softDispatch(x, logits, rows);
+        computable("softDispatch", "x", x);
+        computable("softDispatch", "logits", logits);
+        computable("softDispatch", "rows", rows);
+        workers.exclusively(() -> softMix.dispatch(x, logits, rows));
+    }
+
+    @Override
+    public void softCombine(Tensor rows, Tensor logits, Tensor y) {
+        workers.checkOpen();
+        SoftArguments.softCombine(rows, logits, y);
+        computable("softCombine", "rows", rows);
+        computable("softCombine", "logits", logits);
+        computable("softCombine", "y", y);
+        workers.exclusively(() -> softMix.combine(rows, logits, y));
     }
 
     /** Waits for the running operation, then ends the threads. */

@@ -49,6 +49,10 @@ record Invocation(String op, Map<String, Tensor> inputs, Map<String, Tensor> out
                 gateUpSwiglu(c, memory),
                 swiglu(c, memory),
                 unpermute(c, memory),
+                SingletonInvocation.singletonExperts(c, memory),
+                SoftInvocation.normaliseRows(c, memory),
+                SoftInvocation.softDispatch(c, memory),
+                SoftInvocation.softCombine(c, memory),
                 FusedInvocation.routeSort(c, memory),
                 FusedInvocation.router(c, memory),
                 FusedInvocation.experts(c, memory));

@@ -120,5 +120,30 @@ final class RoundedRowsTest extends TestedBackend implements QuantisedContract {
                 Tensor y) {
             exact.unpermute(rows, routing, weights, residual, y);
         }
+
+        @Override
+        public void singletonExperts(
+                Tensor x,
+                Tensor topkIds,
+                @Nullable Tensor weights,
+                SingletonExperts experts,
+                Tensor y) {
+            exact.singletonExperts(x, topkIds, weights, experts, y);
+        }
+
+        @Override
+        public void normaliseRows(Tensor x, double factor, double epsilon, Tensor y) {
+            exact.normaliseRows(x, factor, epsilon, y);
+        }
+
+        @Override
+        public void softDispatch(Tensor x, Tensor logits, Tensor rows) {
+            exact.softDispatch(x, logits, rows);
+        }
+
+        @Override
+        public void softCombine(Tensor rows, Tensor logits, Tensor y) {
+            exact.softCombine(rows, logits, y);
+        }
     }
 }

@@ -8,6 +8,8 @@ public final class Experiments {
             List.of(
                     new FlatTime(),
                     new ProductKeyTime(),
+                    new CapacityDrops(),
+                    new OverflowPolicies(),
                     new RouterTime(),
                     new ModalityIsolation());
 

@@ -17,7 +17,7 @@ import java.util.Locale;
 /** What is still dropped where slots without a place may try other experts. */
 final class OverflowPolicies implements Experiment {
     private static final int EXPERTS = 64;
-    private static final double SKEW = 1.2;
+    private static final double SKEW = 0.45;
 
     private static final String TRIES = "tries";
     private static final List<String> COLUMNS =

@@ -1,11 +1,11 @@
 package jmoe;
 
+import jmoe.ops.Capacity;
 import jmoe.ops.Kernels;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.MoeWeights;
 import jmoe.ops.Replay;
 import jmoe.ops.RouterConfig;
-import jmoe.ops.RouterConfig.Capacity;
 import jmoe.ops.RouterConfig.Selection;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
@@ -115,7 +115,7 @@ public final class CapturedLayer implements AutoCloseable {
     private static boolean couplesTokens(RouterConfig router) {
         Capacity capacity = router.capacity();
         return router.selection() instanceof Selection.ProductKeys
-                || (capacity != null && !Double.isNaN(capacity.tokenFraction()));
+                || (capacity != null && capacity.limit().dependsOnTokens());
     }
 
     private Replay capture(long tokens) {

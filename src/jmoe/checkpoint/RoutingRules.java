@@ -2,9 +2,11 @@ package jmoe.checkpoint;
 
 import jmoe.checkpoint.ExpertNames.Layer;
 import jmoe.ops.Activation;
+import jmoe.ops.Capacity;
+import jmoe.ops.Capacity.Priority;
+import jmoe.ops.CapacityLimit;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.RouterConfig;
-import jmoe.ops.RouterConfig.Capacity;
 import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
@@ -292,7 +294,7 @@ final class RoutingRules {
                         NONE,
                         1,
                         false,
-                        new Capacity(maxTokens, Double.NaN, false, false),
+                        new Capacity(new CapacityLimit.Tokens(maxTokens), Priority.POSITION, false),
                         RouterConfig.ALL_TOKENS);
         return of(router, Activation.of(Activation.Kind.RELU), size("d_ff"), 0, false, 1);
     }
@@ -303,14 +305,12 @@ final class RoutingRules {
         double fraction = config.number(0, 1, "moe_eval_capacity_token_fraction");
         boolean byProbability = config.flag("batch_prioritized_routing", false);
         boolean before = config.flag("normalize_router_prob_before_dropping", false);
-        Capacity capacity =
+        CapacityLimit limit =
                 fraction > 0
-                        ? new Capacity(0, fraction, byProbability, !before)
-                        : new Capacity(
-                                config.positive("expert_capacity"),
-                                Double.NaN,
-                                byProbability,
-                                !before);
+                        ? new CapacityLimit.Fraction(fraction)
+                        : new CapacityLimit.Tokens(config.positive("expert_capacity"));
+        Priority priority = byProbability ? Priority.PROBABILITY : Priority.POSITION;
+        Capacity capacity = new Capacity(limit, priority, !before);
         int numExperts = numExperts();
         if (numExperts < 2) {
             throw config.conflict(

@@ -2,6 +2,8 @@ package jmoe.cli;
 
 import jmoe.checkpoint.MoeLayerInfo;
 import jmoe.ops.Activation;
+import jmoe.ops.Capacity;
+import jmoe.ops.CapacityLimit;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.GroupScore;
@@ -30,16 +32,28 @@ final class LayerText {
         if (router.weightOnInput()) {
             rule.append(", weights multiply the experts' input");
         }
-        RouterConfig.Capacity capacity = router.capacity();
+        Capacity capacity = router.capacity();
         if (capacity != null) {
             rule.append(", at most ")
-                    .append(
-                            Double.isNaN(capacity.tokenFraction())
-                                    ? capacity.maxTokens() + " tokens"
-                                    : number(100 * capacity.tokenFraction()) + "% of the tokens")
-                    .append(" per expert");
+                    .append(limit(capacity.limit()))
+                    .append(capacity.numDevices() == 0 ? " per expert" : " per device");
         }
         return rule.toString();
+    }
+
+    private static String limit(CapacityLimit limit) {
+        return switch (limit) {
+            case CapacityLimit.Tokens fixed -> fixed.maxTokens() + " tokens";
+            case CapacityLimit.Fraction share ->
+                    number(100 * share.tokenFraction()) + "% of the tokens";
+            case CapacityLimit.Factor factor ->
+                    number(factor.capacityFactor())
+                            + " times an even load ("
+                            + factor.rounding().name().toLowerCase(Locale.ROOT)
+                            + ")";
+            case CapacityLimit.Grown grown ->
+                    number(grown.growth()) + " times " + limit(grown.limit());
+        };
     }
 
     private static String selection(RouterConfig router, boolean bias) {

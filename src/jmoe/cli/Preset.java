@@ -1,9 +1,12 @@
 package jmoe.cli;
 
 import jmoe.ops.Activation;
+import jmoe.ops.Capacity;
+import jmoe.ops.Capacity.Priority;
+import jmoe.ops.CapacityLimit;
+import jmoe.ops.CapacityLimit.Rounding;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.RouterConfig;
-import jmoe.ops.RouterConfig.Capacity;
 import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
@@ -200,10 +203,14 @@ public record Preset(String name, MoeConfig config, Set<Bias> biases) {
         return router(Score.SOFTMAX, numExperts, topK, TOP, normalisation, 1, null, ALL_TOKENS);
     }
 
-    /** Each expert takes {@code factor} times its fair share of the tokens. */
+    /**
+     * Each expert takes {@code factor} times its fair share of the tokens, as in Mesh TensorFlow.
+     */
     private static RouterConfig limited(
             int numExperts, int topK, Normalisation normalisation, double factor) {
-        Capacity capacity = new Capacity(0, factor / numExperts, false, false);
+        Capacity capacity =
+                new Capacity(
+                        new CapacityLimit.Factor(factor, Rounding.MESH), Priority.POSITION, false);
         return router(Score.SOFTMAX, numExperts, topK, TOP, normalisation, 1, capacity, ALL_TOKENS);
     }
 
@@ -291,10 +298,6 @@ public record Preset(String name, MoeConfig config, Set<Bias> biases) {
                             || experts / groups.numGroups() * groups.topGroups() < config.topK())) {
                 return null;
             }
-            Capacity all = router.capacity();
-            double share = (double) config.numExperts() / experts;
-            Capacity capacity =
-                    all == null ? null : new Capacity(0, all.tokenFraction() * share, false, false);
             routers.add(
                     new RouterConfig(
                             experts,
@@ -304,7 +307,7 @@ public record Preset(String name, MoeConfig config, Set<Bias> biases) {
                             router.normalisation(),
                             router.factor(),
                             router.weightOnInput(),
-                            capacity,
+                            router.capacity(),
                             router.tokenType()));
         }
         return new Preset(

@@ -1,8 +1,9 @@
 package jmoe.cuda;
 
+import jmoe.ops.Capacity;
+import jmoe.ops.Capacity.Priority;
 import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
-import jmoe.ops.RouterConfig.Capacity;
 import jmoe.ops.Routing;
 import jmoe.tensor.Tensor;
 
@@ -12,80 +13,58 @@ import java.lang.foreign.Arena;
 final class Route {
     private final CudaContext context;
     private final CudaModule module;
-    private final CudaModule capacityModule;
     private final RouteRule rule = new RouteRule(Arena.ofAuto());
+    private final RouteCapacity within;
 
     Route(CudaContext context) {
         this.context = context;
         module = context.module("route");
-        capacityModule = context.module("route_capacity");
+        within = new RouteCapacity(context, rule);
     }
 
     void queue(
             Operands on, Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing) {
-        int tokens = (int) routing.tokens();
         Capacity capacity = config.capacity();
-        boolean ranked = capacity != null && capacity.byProbability();
+        Batch batch =
+                new Batch(
+                        on.in(logits),
+                        on.in(inputs.selectionBias()),
+                        on.in(inputs.tokenTypes()),
+                        (int) routing.tokens());
         long ids = on.out(routing.topkIds());
         long weights = on.out(routing.topkWeights());
-        // Best scores, then the order that they give.
-        long bestScores = ranked ? context.scratch().address(2 * 4L * tokens) : 0;
+        if (capacity == null) {
+            route(batch, config, ids, weights, 0);
+            return;
+        }
+        CapacityScratch scratch =
+                CapacityScratch.of(context.scratch(), config, capacity, batch.tokens);
+        boolean byScore = capacity.priority() == Priority.PROBABILITY;
+        route(batch, config, ids, weights, byScore ? scratch.keys() : 0);
+        RouterConfig ranking = capacity.ranking(config);
+        if (ranking != null) {
+            route(batch, ranking, scratch.ranked(), scratch.rankedWeights(), 0);
+        }
+        within.queue(
+                new RouteCapacity.Batch(
+                        config, capacity, batch.tokens, batch.logits, ids, weights, scratch));
+    }
+
+    /** What tokens are routed by, on the device; 0 for what there is not. */
+    private record Batch(long logits, long bias, long tokenTypes, int tokens) {}
+
+    private void route(Batch batch, RouterConfig config, long ids, long weights, long bestScores) {
         CudaKernel kernel = module.kernel("route");
         context.launch()
                 .of(kernel)
-                .pointer(on.in(logits))
-                .pointer(on.in(inputs.selectionBias()))
-                .pointer(on.in(inputs.tokenTypes()))
+                .pointer(batch.logits)
+                .pointer(batch.bias)
+                .pointer(batch.tokenTypes)
                 .pointer(ids)
                 .pointer(weights)
                 .pointer(bestScores)
-                .int32(tokens)
+                .int32(batch.tokens)
                 .struct(rule.of(config), RouteRule.ALIGNMENT)
-                .run(kernel.blocks(tokens));
-        if (capacity != null) {
-            long order = ranked ? order(bestScores, tokens) : 0;
-            dropBeyond(capacity, config, ids, order, weights, tokens);
-        }
-    }
-
-    private long order(long bestScores, int tokens) {
-        long order = bestScores + 4L * tokens;
-        CudaKernel kernel = capacityModule.kernel("route_capacity_order");
-        context.launch()
-                .of(kernel)
-                .pointer(bestScores)
-                .pointer(order)
-                .int32(tokens)
-                .run(kernel.blocks(tokens));
-        return order;
-    }
-
-    private void dropBeyond(
-            Capacity capacity,
-            RouterConfig config,
-            long ids,
-            long order,
-            long weights,
-            int tokens) {
-        CudaKernel dropping = capacityModule.kernel("route_capacity_drop");
-        context.launch()
-                .of(dropping)
-                .pointer(ids)
-                .pointer(order)
-                .pointer(weights)
-                .int32(tokens)
-                .int32(config.topK())
-                .int32(config.numExperts())
-                .int64(capacity.limit(tokens))
-                .run(dropping.blocks(config.numExperts()));
-        if (capacity.normaliseAfter()) {
-            CudaKernel normalising = capacityModule.kernel("route_capacity_normalise");
-            context.launch()
-                    .of(normalising)
-                    .pointer(weights)
-                    .int32(tokens)
-                    .struct(rule.of(config), RouteRule.ALIGNMENT)
-                    .run(normalising.blocks(tokens));
-        }
+                .run(kernel.blocks(batch.tokens));
     }
 }

@@ -143,40 +143,6 @@ public record RouterConfig(
         }
     }
 
-    /**
-     * At most {@code limit(tokens)} tokens per expert. The k-th choices of all tokens queue behind
-     * all earlier choices, dropped ones included; a dropped slot keeps its id and gets weight 0.
-     *
-     * @param maxTokens the limit, if {@code tokenFraction} is NaN; at least 0
-     * @param tokenFraction the limit as a share of the tokens, rounded up; finite, at least 0, or
-     *     NaN for a fixed limit. Tokens of other types count too.
-     * @param byProbability true if tokens queue by falling best score (NaN first, of equals the
-     *     earlier token), false if by position
-     * @param normaliseAfter true if weights are normalised over the slots that are kept
-     */
-    public record Capacity(
-            int maxTokens, double tokenFraction, boolean byProbability, boolean normaliseAfter) {
-        /** Checks the limits. */
-        public Capacity {
-            require(maxTokens >= 0, "maxTokens", "at least 0", maxTokens);
-            if (!Double.isNaN(tokenFraction)) {
-                requireAtLeast0("tokenFraction", tokenFraction);
-            }
-        }
-
-        /**
-         * The limit for a batch.
-         *
-         * @param tokens tokens of the batch, of all types
-         * @return tokens per expert
-         */
-        public long limit(long tokens) {
-            return Double.isNaN(tokenFraction)
-                    ? maxTokens
-                    : (long) Math.ceil(tokenFraction * tokens);
-        }
-    }
-
     /** Checks the choices against each other. */
     public RouterConfig {
         if (numExperts < 1 || topK < 1 || topK > numExperts) {
@@ -184,6 +150,11 @@ public record RouterConfig(
                     "topK: expected 1 to numExperts=" + numExperts + ", got " + topK);
         }
         require(Double.isFinite(factor), "factor", "a finite number", factor);
+        if (capacity != null && capacity.numDevices() > 0) {
+            boolean divides = numExperts % capacity.numDevices() == 0;
+            String expected = "a divisor of numExperts=" + numExperts;
+            require(divides, "numDevices", expected, capacity.numDevices());
+        }
         switch (selection) {
             case Selection.GroupLimited g -> {
                 if (g.numGroups < 1
@@ -223,12 +194,12 @@ public record RouterConfig(
         }
     }
 
-    private static void requireAtLeast0(String name, double value) {
+    static void requireAtLeast0(String name, double value) {
         boolean valid = value >= 0 && value < Double.POSITIVE_INFINITY;
         require(valid, name, "a finite number of at least 0", value);
     }
 
-    private static void require(boolean valid, String name, String expected, Object got) {
+    static void require(boolean valid, String name, String expected, Object got) {
         if (!valid) {
             throw new IllegalArgumentException(name + ": expected " + expected + ", got " + got);
         }

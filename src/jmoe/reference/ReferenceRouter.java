@@ -2,7 +2,6 @@ package jmoe.reference;
 
 import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
-import jmoe.ops.RouterConfig.Capacity;
 import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
@@ -59,7 +58,9 @@ final class ReferenceRouter {
             }
         }
         if (config.capacity() != null) {
-            dropBeyondCapacity(config, config.capacity(), bestScores, routing.topkIds(), weights);
+            int[][] ranked = ranked(logits, config, inputs, tokens);
+            new ReferenceCapacity(logits, config, routing.topkIds(), weights)
+                    .apply(bestScores, ranked);
         }
         for (int token = 0; token < tokens; token++) {
             for (int k = 0; k < topK; k++) {
@@ -73,20 +74,37 @@ final class ReferenceRouter {
         }
     }
 
+    /** Experts by falling candidate, more than K of them; null if nobody asks for these. */
+    private static int @Nullable [][] ranked(
+            Tensor logits, RouterConfig config, RouteInputs inputs, int tokens) {
+        RouterConfig ranking = config.capacity().ranking(config);
+        if (ranking == null) {
+            return null;
+        }
+        ReferenceRouter router = new ReferenceRouter(ranking, inputs.selectionBias());
+        int[][] ranked = new int[tokens][];
+        for (int token = 0; token < tokens; token++) {
+            router.readLogits(logits, token, tokens);
+            router.routeToken();
+            ranked[token] = router.ids.clone();
+        }
+        return ranked;
+    }
+
     private void readLogits(Tensor all, long token, long tokens) {
+        for (int e = 0; e < logits.length; e++) {
+            logits[e] = logit(all, config, token, tokens, e);
+        }
+    }
+
+    /** The logit of one expert. */
+    static double logit(Tensor all, RouterConfig config, long token, long tokens, int expert) {
         if (config.selection() instanceof Selection.ProductKeys p) {
             int n = p.numKeys();
-            for (int i = 0; i < n; i++) {
-                for (int j = 0; j < n; j++) {
-                    logits[i * n + j] =
-                            all.getDouble(token * n + i) + all.getDouble((tokens + token) * n + j);
-                }
-            }
-            return;
+            return all.getDouble(token * n + expert / n)
+                    + all.getDouble((tokens + token) * n + expert % n);
         }
-        for (int e = 0; e < logits.length; e++) {
-            logits[e] = all.getDouble(token * logits.length + e);
-        }
+        return all.getDouble(token * config.numExperts() + expert);
     }
 
     private void routeToken() {
@@ -198,7 +216,8 @@ final class ReferenceRouter {
         }
     }
 
-    private static double divisor(Normalisation normalisation, double[] s) {
+    /** What scores are divided by to become weights. */
+    static double divisor(Normalisation normalisation, double[] s) {
         double sum = 0;
         for (double value : s) {
             sum += value;
@@ -240,48 +259,5 @@ final class ReferenceRouter {
             best = Math.max(best, s);
         }
         return best;
-    }
-
-    /** Tokens by position, or by falling best score: NaN first, of equals the earlier token. */
-    private static int[] queue(Capacity capacity, double[] bestScores) {
-        int[] order = new int[bestScores.length];
-        for (int token = 0; token < order.length; token++) {
-            int place = token;
-            while (capacity.byProbability()
-                    && place > 0
-                    && Double.compare(bestScores[order[place - 1]], bestScores[token]) < 0) {
-                order[place] = order[place - 1];
-                place--;
-            }
-            order[place] = token;
-        }
-        return order;
-    }
-
-    private static void dropBeyondCapacity(
-            RouterConfig config,
-            Capacity capacity,
-            double[] bestScores,
-            Tensor ids,
-            double[][] weights) {
-        int[] order = queue(capacity, bestScores);
-        long limit = capacity.limit(weights.length);
-        long[] queued = new long[config.numExperts()];
-        for (int k = 0; k < config.topK(); k++) {
-            for (int token : order) {
-                int id = ids.getInt((long) token * config.topK() + k);
-                if (id >= 0 && queued[id]++ >= limit) {
-                    weights[token][k] = 0;
-                }
-            }
-        }
-        if (capacity.normaliseAfter()) {
-            for (double[] w : weights) {
-                double divisor = divisor(config.normalisation(), w);
-                for (int k = 0; k < w.length; k++) {
-                    w[k] = w[k] == 0 ? 0 : w[k] / divisor * config.factor();
-                }
-            }
-        }
     }
 }

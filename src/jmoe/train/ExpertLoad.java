@@ -7,7 +7,8 @@ import java.util.Arrays;
 /**
  * How evenly a batch was shared out among the experts.
  *
- * @param assigned slots that asked for each expert
+ * @param assigned slots that asked for each expert, moved ones for the expert they went to: {@link
+ *     RouterBatch#moved} counts these
  * @param kept slots that each expert computes; fewer, if a capacity dropped some
  * @param tokens that the router served
  */

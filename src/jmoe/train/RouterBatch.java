@@ -33,7 +33,9 @@ public record RouterBatch(
         @Nullable Tensor tokenTypes,
         @Nullable Tensor sequenceOffsets,
         @Nullable Noise noise) {
-    /** Which slots of a batch are counted. */
+    /**
+     * Which slots of a batch are counted. Those that a full expert passed on count where they went.
+     */
     public enum Counted {
         /** All, as if nothing was dropped. */
         ALL,
@@ -188,6 +190,33 @@ public record RouterBatch(
             }
         }
         return counts;
+    }
+
+    /**
+     * Slots that a full expert passed on to another one.
+     *
+     * @param asked the routing of the same logits by the same rule without a capacity
+     * @return slots that have another id there
+     */
+    public long moved(Routing asked) {
+        if (asked.tokens() != routing.tokens() || asked.topK() != config.topK()) {
+            throw new IllegalArgumentException(
+                    "asked: expected tokens="
+                            + routing.tokens()
+                            + " and topK="
+                            + config.topK()
+                            + ", got "
+                            + asked.tokens()
+                            + " and "
+                            + asked.topK());
+        }
+        Check.host("asked", asked.topkIds());
+        long moved = 0;
+        for (long slot = 0; slot < routing.tokens() * config.topK(); slot++) {
+            boolean same = asked.topkIds().getInt(slot) == routing.topkIds().getInt(slot);
+            moved += same ? 0 : 1;
+        }
+        return moved;
     }
 
     /** Expert of a slot; -1 for none. */

@@ -1,13 +1,16 @@
 package jmoe.vector;
 
+import jmoe.ops.Capacity;
 import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
-import jmoe.ops.RouterConfig.Capacity;
+import jmoe.ops.RouterConfig.Selection;
 import jmoe.ops.Routing;
 import jmoe.tensor.Tensor;
 import jmoe.threads.Workers;
 
 import org.jspecify.annotations.Nullable;
+
+import java.util.Objects;
 
 /** {@code topkIds, topkWeights = rule(logits)}: tokens in parallel, queues for a capacity not. */
 final class Route {
@@ -23,13 +26,19 @@ final class Route {
 
     private double[] bestScores = new double[0];
 
+    /** For a capacity that sends slots to the next best experts: these, of each token. */
+    private final @Nullable TokenRouter[] rankers;
+
+    private int[] ranked = new int[0];
+
     Route(Workers workers) {
         this.workers = workers;
         routers = new TokenRouter[workers.count()];
+        rankers = new TokenRouter[workers.count()];
     }
 
     /** The arguments of one call, as the workers see them. */
-    private record Batch(
+    record Batch(
             Elements logits,
             @Nullable Elements bias,
             @Nullable Elements tokenTypes,
@@ -39,6 +48,24 @@ final class Route {
             int tokens) {
         boolean serves(int token) {
             return tokenTypes == null || config.serves(tokenTypes.getInt(token));
+        }
+
+        Capacity capacity() {
+            return Objects.requireNonNull(config.capacity());
+        }
+
+        int slots() {
+            return tokens * config.topK();
+        }
+
+        /** The logit of one expert. */
+        double logit(int token, int expert) {
+            if (config.selection() instanceof Selection.ProductKeys p) {
+                long n = p.numKeys();
+                double first = logits.getFloat(token * n + expert / n);
+                return first + logits.getFloat(((long) tokens + token) * n + expert % n);
+            }
+            return logits.getFloat((long) token * config.numExperts() + expert);
         }
 
         long grain() {
@@ -65,7 +92,7 @@ final class Route {
                 batch.tokens,
                 batch.grain(),
                 (worker, from, to) -> {
-                    TokenRouter router = router(worker, config);
+                    TokenRouter router = router(routers, worker, config);
                     for (int token = (int) from; token < to; token++) {
                         routeToken(router, batch, token);
                         writeWeights(batch, token, batch.serves(token) ? router.weights : null, 0);
@@ -77,7 +104,8 @@ final class Route {
         return tensor == null ? null : Elements.of(tensor, workers);
     }
 
-    private TokenRouter router(int worker, RouterConfig config) {
+    private static TokenRouter router(
+            @Nullable TokenRouter[] routers, int worker, RouterConfig config) {
         TokenRouter router = routers[worker];
         if (router == null || !router.serves(config)) {
             router = new TokenRouter(config);
@@ -111,21 +139,30 @@ final class Route {
 
     private void routeWithin(Capacity capacity, Batch batch) {
         int topK = batch.config.topK();
-        int slots = batch.tokens * topK;
+        int slots = batch.slots();
         slotScores = slotScores.length < slots ? new double[slots] : slotScores;
         bestScores = bestScores.length < batch.tokens ? new double[batch.tokens] : bestScores;
         workers.run(
                 batch.tokens,
                 batch.grain(),
                 (worker, from, to) -> {
-                    TokenRouter router = router(worker, batch.config);
+                    TokenRouter router = router(routers, worker, batch.config);
                     for (int token = (int) from; token < to; token++) {
                         routeToken(router, batch, token);
                         bestScores[token] = batch.serves(token) ? router.bestScore() : 0;
                         System.arraycopy(router.weights, 0, slotScores, token * topK, topK);
                     }
                 });
-        queues.drop(capacity, batch.config, batch.ids, batch.tokens, bestScores, slotScores);
+        RouterConfig ranking = capacity.ranking(batch.config);
+        if (ranking != null) {
+            rank(ranking, batch);
+        }
+        queues.apply(
+                batch,
+                bestScores,
+                slotScores,
+                ranking == null ? null : ranked,
+                ranking == null ? 0 : ranking.topK());
         for (int token = 0; token < batch.tokens; token++) {
             boolean served = batch.serves(token);
             if (served && capacity.normaliseAfter()) {
@@ -133,5 +170,24 @@ final class Route {
             }
             writeWeights(batch, token, served ? slotScores : null, token * topK);
         }
+    }
+
+    /** The best experts of each token, more than K. */
+    private void rank(RouterConfig ranking, Batch batch) {
+        int numRanked = ranking.topK();
+        int all = Math.multiplyExact(batch.tokens, numRanked);
+        ranked = ranked.length < all ? new int[all] : ranked;
+        workers.run(
+                batch.tokens,
+                batch.grain(),
+                (worker, from, to) -> {
+                    TokenRouter router = router(rankers, worker, ranking);
+                    for (int token = (int) from; token < to; token++) {
+                        if (batch.serves(token)) {
+                            router.route(batch.logits, batch.bias, token, batch.tokens);
+                            System.arraycopy(router.ids, 0, ranked, token * numRanked, numRanked);
+                        }
+                    }
+                });
     }
 }

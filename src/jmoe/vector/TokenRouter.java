@@ -1,5 +1,6 @@
 package jmoe.vector;
 
+import jmoe.ops.Capacity.Priority;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
@@ -52,7 +53,8 @@ final class TokenRouter {
                         && config.normalisation() instanceof Normalisation.Sum sum
                         && sum.epsilon() == 0;
         normalisesLater = config.capacity() != null && config.capacity().normaliseAfter();
-        ranksTokens = config.capacity() != null && config.capacity().byProbability();
+        ranksTokens =
+                config.capacity() != null && config.capacity().priority() != Priority.POSITION;
         keys =
                 config.selection() instanceof Selection.ProductKeys p
                         ? new ProductKeySearch(p.numKeys(), topK)
@@ -183,7 +185,7 @@ final class TokenRouter {
         }
     }
 
-    private static double sigmoid(double z) {
+    static double sigmoid(double z) {
         return 1 / (1 + Math.exp(-z));
     }
 

@@ -3,9 +3,11 @@ package jmoe.checkpoint;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import jmoe.ops.Capacity;
+import jmoe.ops.Capacity.Priority;
+import jmoe.ops.CapacityLimit;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.RouterConfig;
-import jmoe.ops.RouterConfig.Capacity;
 import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Normalisation.ClampedSum;
 import jmoe.ops.RouterConfig.Normalisation.None;
@@ -131,11 +133,12 @@ class RoutingRulesTest {
     @Test
     void of_readsCapacities() {
         assertThat(golden("switch_transformers-0").routers().getFirst().capacity())
-                .isEqualTo(new Capacity(6, Double.NaN, false, false));
+                .isEqualTo(new Capacity(new CapacityLimit.Tokens(6), Priority.POSITION, false));
         assertThat(golden("nllb_moe-0").routers().getFirst().capacity())
-                .isEqualTo(new Capacity(0, 1, false, true));
+                .isEqualTo(new Capacity(new CapacityLimit.Fraction(1), Priority.POSITION, true));
         assertThat(golden("nllb_moe-1").routers().getFirst().capacity())
-                .isEqualTo(new Capacity(0, 0.4, true, false));
+                .isEqualTo(
+                        new Capacity(new CapacityLimit.Fraction(0.4), Priority.PROBABILITY, false));
         assertThat(golden("nllb_moe-1").outputFactor()).isEqualTo(0.8);
         assertThat(golden("mixtral-0").routers().getFirst().capacity()).isNull();
     }

@@ -56,9 +56,13 @@ final class PresetTest {
     @Test
     void halved_keepsEachExpertsShareOfTheTokens() {
         Preset preset = Preset.of("switch-base-128");
-        assertThat(preset.config().routers().getFirst().capacity().limit(1280)).isEqualTo(20);
-        assertThat(preset.halved().config().routers().getFirst().capacity().limit(1280))
-                .isEqualTo(40);
+        assertThat(limit(preset)).isEqualTo(20);
+        assertThat(limit(preset.halved())).isEqualTo(40);
+    }
+
+    private static long limit(Preset preset) {
+        RouterConfig router = preset.config().routers().getFirst();
+        return router.capacity().limit(router, 1280);
     }
 
     @ParameterizedTest

@@ -1,8 +1,10 @@
 package jmoe.cuda;
 
+import jmoe.ops.Capacity;
+import jmoe.ops.Capacity.Priority;
+import jmoe.ops.CapacityLimit;
 import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
-import jmoe.ops.RouterConfig.Capacity;
 import jmoe.ops.Routing;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
@@ -24,7 +26,7 @@ final class ScratchUsers {
                     new RouterConfig.Normalisation.Sum(0),
                     1,
                     false,
-                    new Capacity(0, 0.3, true, true),
+                    new Capacity(new CapacityLimit.Fraction(0.3), Priority.PROBABILITY, true),
                     RouterConfig.ALL_TOKENS);
 
     private final CudaKernels kernels;

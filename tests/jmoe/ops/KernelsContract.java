@@ -20,6 +20,7 @@ package jmoe.ops;
  */
 public abstract class KernelsContract extends TestedBackend
         implements RouteContract,
+                CapacityContract,
                 RouteRulesContract,
                 SortByExpertContract,
                 PermuteContract,

@@ -2,8 +2,8 @@ package jmoe.ops;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import jmoe.ops.Capacity.Priority;
 import jmoe.ops.Cases.Logits;
-import jmoe.ops.RouterConfig.Capacity;
 import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
@@ -46,12 +46,12 @@ interface RouteContract extends Contract {
     /** Every way to bound the tokens of an expert; 0 tokens included. */
     List<Capacity> CAPACITIES =
             List.of(
-                    new Capacity(2, Double.NaN, false, false),
-                    new Capacity(0, Double.NaN, false, true),
-                    new Capacity(0, 0.1, true, false),
-                    new Capacity(0, 0.3, true, true),
-                    new Capacity(5, Double.NaN, true, true),
-                    new Capacity(0, 0.04, false, true));
+                    new Capacity(new CapacityLimit.Tokens(2), Priority.POSITION, false),
+                    new Capacity(new CapacityLimit.Tokens(0), Priority.POSITION, true),
+                    new Capacity(new CapacityLimit.Fraction(0.1), Priority.PROBABILITY, false),
+                    new Capacity(new CapacityLimit.Fraction(0.3), Priority.PROBABILITY, true),
+                    new Capacity(new CapacityLimit.Tokens(5), Priority.PROBABILITY, true),
+                    new Capacity(new CapacityLimit.Fraction(0.04), Priority.POSITION, true));
 
     /** Every way to select K of E that is possible. */
     static List<Selection> selections() {
@@ -210,7 +210,15 @@ interface RouteContract extends Contract {
     private void routeByScore(Score score, Normalisation normalisation, Logits kind) {
         RouterConfig best = config(16, 4, score, new Selection.TopK(), normalisation, 1);
         route(best, 33, kind, 0.3, null);
-        route(with(best, new Capacity(0, 0.2, true, false), -1), 33, kind, null, null);
+        route(
+                with(
+                        best,
+                        new Capacity(new CapacityLimit.Fraction(0.2), Priority.PROBABILITY, false),
+                        -1),
+                33,
+                kind,
+                null,
+                null);
         Selection sum = new Selection.GroupLimited(4, 2, GroupScore.TOP2_SUM);
         RouterConfig groups = config(16, 4, score, sum, normalisation, 1);
         route(groups, 33, kind, null, null);
@@ -278,7 +286,7 @@ interface RouteContract extends Contract {
      * Routes and compares; token types count 0, 1, ... up to the given number; of a negative
      * number, every other one is that and the others are 0.
      */
-    private void route(
+    default void route(
             RouterConfig config,
             int tokens,
             Logits kind,

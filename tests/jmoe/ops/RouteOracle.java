@@ -1,6 +1,5 @@
 package jmoe.ops;
 
-import jmoe.ops.RouterConfig.Capacity;
 import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
@@ -12,6 +11,7 @@ import org.jspecify.annotations.Nullable;
 import java.util.Arrays;
 import java.util.Comparator;
 import java.util.Iterator;
+import java.util.List;
 import java.util.stream.IntStream;
 
 /**
@@ -23,7 +23,9 @@ final class RouteOracle {
     private final double[] bias;
     private final boolean[][] dropped;
     private final double[] bestScores;
+    private final CapacityOracle.Token[] known;
     private double margin = Double.POSITIVE_INFINITY;
+    private double capacityMargin = Double.POSITIVE_INFINITY;
 
     /** Experts of each token. */
     final int[][] ids;
@@ -43,6 +45,7 @@ final class RouteOracle {
         this.weights = new double[tokens][config.topK()];
         this.dropped = new boolean[tokens][config.topK()];
         this.bestScores = new double[tokens];
+        this.known = new CapacityOracle.Token[tokens];
         this.bias = selectionBias == null ? new double[0] : new double[config.numExperts()];
         for (int e = 0; e < bias.length; e++) {
             bias[e] = selectionBias.getDouble(e);
@@ -53,6 +56,7 @@ final class RouteOracle {
             if (type < 0 || others && type != config.tokenType()) {
                 Arrays.fill(ids[t], -1);
                 Arrays.fill(dropped[t], true);
+                known[t] = absent(t);
                 continue;
             }
             double[] z = logits(logits, t);
@@ -63,7 +67,7 @@ final class RouteOracle {
             }
         }
         if (config.capacity() != null) {
-            drop(config.capacity());
+            drop();
         }
         for (int t = 0; t < tokens; t++) {
             if (config.capacity() == null || config.capacity().normaliseAfter()) {
@@ -82,11 +86,8 @@ final class RouteOracle {
      * are exact.
      */
     double margin() {
-        boolean byScore =
-                bias.length > 0
-                        || config.judgesGroupsBySum()
-                        || config.capacity() != null && config.capacity().byProbability();
-        return byScore ? margin : Double.POSITIVE_INFINITY;
+        boolean byScore = bias.length > 0 || config.judgesGroupsBySum();
+        return Math.min(capacityMargin, byScore ? margin : Double.POSITIVE_INFINITY);
     }
 
     private double[] logits(Tensor logits, int t) {
@@ -143,7 +144,7 @@ final class RouteOracle {
         int[] order =
                 config.selection() instanceof Selection.GroupLimited g
                         ? bestOf(keptExperts(g, candidates), candidates)
-                        : best(candidates, config.topK());
+                        : best(candidates, numRanked());
         double max = Arrays.stream(order, 0, config.topK()).mapToDouble(e -> z[e]).max().orElse(0);
         boolean overSelected =
                 config.score() == Score.SOFTMAX
@@ -154,8 +155,10 @@ final class RouteOracle {
             weights[t][k] = overSelected ? Math.exp(z[order[k]] - max) : scores[order[k]];
         }
         bestScores[t] = Arrays.stream(scores).max().orElseThrow();
-        if (config.capacity() != null && !config.capacity().normaliseAfter()) {
-            normalise(weights[t]);
+        if (config.capacity() != null) {
+            double[] all =
+                    overSelected ? Arrays.stream(z).map(v -> Math.exp(v - max)).toArray() : scores;
+            known[t] = known(t, all, order, candidates);
         }
     }
 
@@ -181,9 +184,15 @@ final class RouteOracle {
         return order;
     }
 
+    /** Experts whose order matters. */
+    private int numRanked() {
+        Capacity capacity = config.capacity();
+        return config.topK() + (capacity == null ? 0 : capacity.overflow().rounds());
+    }
+
     private int[] bestOf(int[] experts, double[] candidates) {
         double[] values = Arrays.stream(experts).mapToDouble(e -> candidates[e]).toArray();
-        return Arrays.stream(best(values, config.topK())).map(i -> experts[i]).toArray();
+        return Arrays.stream(best(values, numRanked())).map(i -> experts[i]).toArray();
     }
 
     /** Experts of the groups that are not out, by rising id. */
@@ -240,27 +249,34 @@ final class RouteOracle {
         }
     }
 
-    private void drop(Capacity capacity) {
-        int tokens = ids.length;
-        long limit = capacity.limit(tokens);
-        int[] queue = IntStream.range(0, tokens).toArray();
-        if (capacity.byProbability()) {
-            // NaN comes first.
-            queue =
-                    best(
-                            Arrays.stream(bestScores)
-                                    .map(s -> Double.isNaN(s) ? Double.POSITIVE_INFINITY : s)
-                                    .toArray(),
-                            tokens);
+    private void drop() {
+        CapacityOracle oracle = new CapacityOracle(config, List.of(known));
+        oracle.apply();
+        capacityMargin = oracle.margin();
+    }
+
+    private CapacityOracle.Token absent(int t) {
+        double[] none = new double[config.topK()];
+        return new CapacityOracle.Token(ids[t], weights[t], none, none, ids[t], dropped[t], 0);
+    }
+
+    /** What a capacity decides by, of a token whose slots are weighed. */
+    private CapacityOracle.Token known(int t, double[] scores, int[] order, double[] candidates) {
+        double[] plain = weights[t].clone();
+        normalise(weights[t]);
+        double[] before = weights[t].clone();
+        boolean later = config.capacity().normaliseAfter();
+        if (later) {
+            weights[t] = plain.clone();
         }
-        int[] taken = new int[config.numExperts()];
-        for (int k = 0; k < config.topK(); k++) {
-            for (int t : queue) {
-                if (ids[t][k] >= 0 && taken[ids[t][k]]++ >= limit) {
-                    weights[t][k] = 0;
-                    dropped[t][k] = true;
-                }
-            }
-        }
+        double divisor = later ? 1 : Arrays.stream(plain).sum() / Arrays.stream(before).sum();
+        return new CapacityOracle.Token(
+                ids[t],
+                weights[t],
+                Arrays.stream(before).map(w -> w * config.factor()).toArray(),
+                Arrays.stream(scores).map(s -> s / divisor).toArray(),
+                Arrays.stream(order).filter(e -> !Double.isNaN(candidates[e])).toArray(),
+                dropped[t],
+                bestScores[t]);
     }
 }

@@ -2,8 +2,8 @@ package jmoe.ops;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import jmoe.ops.Capacity.Priority;
 import jmoe.ops.Cases.Logits;
-import jmoe.ops.RouterConfig.Capacity;
 import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
@@ -162,7 +162,10 @@ interface RouteRulesContract extends Contract {
                         Capacity capacity =
                                 maxTokens == 0
                                         ? null
-                                        : new Capacity(maxTokens, Double.NaN, false, true);
+                                        : new Capacity(
+                                                new CapacityLimit.Tokens(maxTokens),
+                                                Priority.POSITION,
+                                                true);
                         assertNansAreOne(row, score, n, capacity);
                     }
                 }
@@ -216,7 +219,7 @@ interface RouteRulesContract extends Contract {
     @Test
     default void route_queuesTokensWithNanBestScoreFirst() {
         try (Arena arena = Arena.ofConfined()) {
-            Capacity one = new Capacity(1, Double.NaN, true, false);
+            Capacity one = new Capacity(new CapacityLimit.Tokens(1), Priority.PROBABILITY, false);
             RouterConfig config = within(one, RouterConfig.ALL_TOKENS);
             Routing routing = Routing.allocate(arena, 3, 1, 3);
             double[] z = {0, 9, 0, /**/ Double.NaN, 1, 0, /**/ 0, 1 / 0.0, 0};
@@ -234,7 +237,10 @@ interface RouteRulesContract extends Contract {
             types.setInt(3, 1);
             Routing routing = Routing.allocate(arena, 4, 1, 3);
             Tensor logits = Tensor.allocate(arena, DType.F32, 4, 3);
-            RouterConfig half = within(new Capacity(0, 0.5, false, false), 1);
+            RouterConfig half =
+                    within(
+                            new Capacity(new CapacityLimit.Fraction(0.5), Priority.POSITION, false),
+                            1);
             backend().route(logits, half, new RouteInputs(null, types), routing);
             float third = 1 / 3f;
             assertThat(doubles(routing.topkWeights()))
@@ -259,11 +265,13 @@ interface RouteRulesContract extends Contract {
     default void route_dropsBeyondCapacityByPositionOrProbability() {
         // Everybody wants expert 0 first and expert 1 second; token 2 the most, then token 0.
         double[] z = {3, 1, 0, /**/ 2, 1, 0, /**/ 4, 1, 0};
-        Capacity byPosition = new Capacity(2, Double.NaN, false, false);
+        Capacity byPosition = new Capacity(new CapacityLimit.Tokens(2), Priority.POSITION, false);
         assertThat(kept(byPosition, z)).containsExactly(true, true, true, true, false, false);
-        Capacity byProbability = new Capacity(2, Double.NaN, true, false);
+        Capacity byProbability =
+                new Capacity(new CapacityLimit.Tokens(2), Priority.PROBABILITY, false);
         assertThat(kept(byProbability, z)).containsExactly(true, true, false, false, true, true);
-        Capacity third = new Capacity(99, 1 / 3.0, false, false);
+        Capacity third =
+                new Capacity(new CapacityLimit.Fraction(1 / 3.0), Priority.POSITION, false);
         assertThat(kept(third, z)).containsExactly(true, true, false, false, false, false);
     }
 
@@ -302,7 +310,7 @@ interface RouteRulesContract extends Contract {
     default void route_queuesSecondChoicesBehindFirst() {
         double[] z = {3, 2, 0, /**/ 2, 3, 0, /**/ 0, 3, 2};
         try (Arena arena = Arena.ofConfined()) {
-            Capacity capacity = new Capacity(1, Double.NaN, false, true);
+            Capacity capacity = new Capacity(new CapacityLimit.Tokens(1), Priority.POSITION, true);
             RouterConfig config =
                     new RouterConfig(
                             3,

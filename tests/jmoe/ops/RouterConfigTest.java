@@ -3,7 +3,7 @@ package jmoe.ops;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
-import jmoe.ops.RouterConfig.Capacity;
+import jmoe.ops.Capacity.Priority;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
 import jmoe.ops.RouterConfig.Selection;
@@ -23,10 +23,7 @@ class RouterConfigTest {
         assertRefused(() -> new Normalisation.Sum(wrong), "epsilon", atLeast0, wrong);
         assertRefused(() -> new Normalisation.ClampedSum(wrong), "min", atLeast0, wrong);
         assertRefused(() -> new Normalisation.PNorm(wrong), "p", "a finite number above 0", wrong);
-        if (!Double.isNaN(wrong)) {
-            ThrowingCallable share = () -> new Capacity(0, wrong, false, false);
-            assertRefused(share, "tokenFraction", atLeast0, wrong);
-        }
+        assertRefused(() -> new CapacityLimit.Fraction(wrong), "tokenFraction", atLeast0, wrong);
         if (!Double.isFinite(wrong)) {
             ThrowingCallable factor = () -> config(4, 2, new Selection.TopK(), wrong, null);
             assertRefused(factor, "factor", "a finite number", wrong);
@@ -39,7 +36,6 @@ class RouterConfigTest {
         assertThat(new Normalisation.Sum(0).epsilon()).isZero();
         assertThat(new Normalisation.ClampedSum(0).min()).isZero();
         assertThat(new Normalisation.PNorm(Double.MIN_VALUE).p()).isPositive();
-        assertThat(new Capacity(0, 0, false, false).limit(9)).isZero();
         assertThat(new Selection.ProductKeys(1).numKeys()).isOne();
     }
 
@@ -47,24 +43,17 @@ class RouterConfigTest {
     void records_refuseCountsThatAreTooSmall() {
         assertRefused(() -> new Selection.ProductKeys(-2), "numKeys", "at least 1", -2);
         assertRefused(() -> new Selection.ProductKeys(0), "numKeys", "at least 1", 0);
-        ThrowingCallable limit = () -> new Capacity(-5, Double.NaN, false, false);
-        assertRefused(limit, "maxTokens", "at least 0", -5);
+        assertRefused(() -> new CapacityLimit.Tokens(-5), "maxTokens", "at least 0", -5);
         assertRefused(() -> new Normalisation.PNorm(0), "p", "a finite number above 0", 0.0);
     }
 
     /** Its weights are normalised already; they have no scores to queue by. */
     @Test
     void config_refusesCapacityWithSparseMixer() {
-        Capacity capacity = new Capacity(2, Double.NaN, false, false);
+        Capacity capacity = new Capacity(new CapacityLimit.Tokens(2), Priority.POSITION, false);
         Selection mixer = new Selection.SparseMixer(0.1);
         ThrowingCallable both = () -> config(4, 2, mixer, 1, capacity);
         assertRefused(both, "capacity", "none with SparseMixer", capacity);
-    }
-
-    @Test
-    void limit_isTheShareOfTokensRoundedUp() {
-        assertThat(new Capacity(7, Double.NaN, false, false).limit(100)).isEqualTo(7);
-        assertThat(new Capacity(7, 0.25, false, false).limit(101)).isEqualTo(26);
     }
 
     private static RouterConfig config(

@@ -3,10 +3,10 @@ package jmoe.ops;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import jmoe.ops.Capacity.Priority;
 import jmoe.ops.Cases.Case;
 import jmoe.ops.Cases.Logits;
 import jmoe.ops.Cases.Pattern;
-import jmoe.ops.RouterConfig.Capacity;
 import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
@@ -54,7 +54,7 @@ interface RouterContract extends Contract {
                             Score.SOFTMAX,
                             new Selection.TopK(),
                             new Normalisation.Sum(0),
-                            new Capacity(1, Double.NaN, true, true)));
+                            new Capacity(new CapacityLimit.Tokens(1), Priority.PROBABILITY, true)));
 
     private static RouterConfig rule(
             Score score,

@@ -4,8 +4,10 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.within;
 
+import jmoe.ops.Capacity;
+import jmoe.ops.Capacity.Priority;
+import jmoe.ops.CapacityLimit;
 import jmoe.ops.RouterConfig;
-import jmoe.ops.RouterConfig.Capacity;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
 import jmoe.ops.RouterConfig.Selection;
@@ -77,7 +79,7 @@ final class ExpertLoadTest {
                         new Normalisation.None(),
                         1,
                         false,
-                        new Capacity(2, Double.NaN, false, false),
+                        new Capacity(new CapacityLimit.Tokens(2), Priority.POSITION, false),
                         RouterConfig.ALL_TOKENS);
         RoutedBatch of =
                 RoutedBatch.of(
@@ -91,6 +93,37 @@ final class ExpertLoadTest {
         assertThat(load.tokens()).isEqualTo(4);
         assertThat(load.dropRate()).isEqualTo(0.5);
         assertThat(load.imbalance()).isEqualTo(1);
+    }
+
+    /** Three tokens ask for expert 1, which takes one: its neighbours are experts 2 and 0. */
+    @Test
+    void of_tellsWhatACapacityMoved() {
+        double[][] logits = {{0, 9, 1}, {1, 9, 0}, {0, 9, 1}, {9, 1, 0}};
+        Capacity one =
+                new Capacity(new CapacityLimit.Tokens(1), Priority.POSITION, false)
+                        .with(new Capacity.Overflow.Ring(2));
+        RouterConfig free = RouterConfig.softmaxTopK(3, 1, false);
+        RouterConfig config =
+                new RouterConfig(
+                        3,
+                        1,
+                        free.score(),
+                        free.selection(),
+                        free.normalisation(),
+                        1,
+                        false,
+                        one,
+                        RouterConfig.ALL_TOKENS);
+        RoutedBatch of = RoutedBatch.of(Arena.ofAuto(), logits, config, null);
+        RoutedBatch asked = RoutedBatch.of(Arena.ofAuto(), logits, free, null);
+        assertThat(of.batch.moved(asked.batch.routing())).isEqualTo(1);
+        ExpertLoad load = ExpertLoad.of(of.batch);
+        assertThat(load.assigned()).isEqualTo(counts(1, 2, 1));
+        assertThat(load.kept()).isEqualTo(counts(1, 1, 1));
+        RoutedBatch fewer = RoutedBatch.of(Arena.ofAuto(), new double[1][3], free, null);
+        assertThatThrownBy(() -> of.batch.moved(fewer.batch.routing()))
+                .isInstanceOf(IllegalArgumentException.class)
+                .hasMessage("asked: expected tokens=4 and topK=1, got 1 and 1");
     }
 
     @Test

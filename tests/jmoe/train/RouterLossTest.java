@@ -4,8 +4,10 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.within;
 
+import jmoe.ops.Capacity;
+import jmoe.ops.Capacity.Priority;
+import jmoe.ops.CapacityLimit;
 import jmoe.ops.RouterConfig;
-import jmoe.ops.RouterConfig.Capacity;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
 import jmoe.ops.RouterConfig.Selection;
@@ -413,7 +415,7 @@ final class RouterLossTest {
                         new Normalisation.Sum(0),
                         1,
                         false,
-                        new Capacity(3, Double.NaN, false, false),
+                        new Capacity(new CapacityLimit.Tokens(3), Priority.POSITION, false),
                         RouterConfig.ALL_TOKENS);
         RoutedBatch of = RoutedBatch.random(arena, 5, 16, config);
         double[] kept = new double[4];

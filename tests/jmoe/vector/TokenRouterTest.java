@@ -2,6 +2,9 @@ package jmoe.vector;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import jmoe.ops.Capacity;
+import jmoe.ops.Capacity.Priority;
+import jmoe.ops.CapacityLimit;
 import jmoe.ops.RouterConfig;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
@@ -25,7 +28,7 @@ class TokenRouterTest {
                         new RouterConfig.Normalisation.Sum(0),
                         1,
                         false,
-                        new RouterConfig.Capacity(1, Double.NaN, true, false),
+                        new Capacity(new CapacityLimit.Tokens(1), Priority.PROBABILITY, false),
                         RouterConfig.ALL_TOKENS);
         TokenRouter router = new TokenRouter(config);
         Random random = new Random(7);

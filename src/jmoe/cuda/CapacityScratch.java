@@ -1,0 +1,76 @@
+package jmoe.cuda;
+
+import jmoe.ops.Capacity;
+import jmoe.ops.Capacity.Priority;
+import jmoe.ops.RouterConfig;
+
+/**
+ * Scratch memory, each array after the other; 0 for those that a capacity does not need.
+ *
+ * @param keys what slots or tokens queue by, F32
+ * @param order what that gives, I32
+ * @param asks queue of each slot, I32
+ * @param placed 1 or 0 by slot, F32
+ * @param used slots of each queue, I32
+ * @param ranked experts by falling candidate, I32 [tokens, numRanked]
+ * @param rankedWeights F32, not used
+ * @param numRanked experts of each token in {@code ranked}
+ */
+record CapacityScratch(
+        long keys,
+        long order,
+        long asks,
+        long placed,
+        long used,
+        long ranked,
+        long rankedWeights,
+        int numRanked) {
+    static CapacityScratch of(Scratch scratch, RouterConfig config, Capacity capacity, int tokens) {
+        RouterConfig ranking = capacity.ranking(config);
+        // Never empty: an address of 0 says that there is no such array.
+        long tokenBytes = 4L * Math.max(1, tokens);
+        long slots = tokenBytes * config.topK();
+        boolean byWeight = capacity.priority() == Priority.WEIGHT;
+        boolean moves = capacity.overflow().rounds() > 0;
+        boolean asks =
+                moves
+                        || capacity.randomRouting() != null
+                        || capacity.numDevices() > 0
+                        || (byWeight && capacity.normaliseAfter());
+        long keyBytes =
+                switch (capacity.priority()) {
+                    case POSITION -> 0;
+                    case PROBABILITY -> tokenBytes;
+                    case WEIGHT -> slots;
+                };
+        long rankedBytes = ranking == null ? 0 : tokenBytes * ranking.topK();
+        long[] bytes = {
+            keyBytes,
+            keyBytes,
+            asks ? slots : 0,
+            moves ? slots : 0,
+            moves ? 4L * config.numExperts() : 0,
+            rankedBytes,
+            rankedBytes
+        };
+        long all = 0;
+        for (long one : bytes) {
+            all += one;
+        }
+        long next = all == 0 ? 0 : scratch.address(all);
+        for (int i = 0; i < bytes.length; i++) {
+            long size = bytes[i];
+            bytes[i] = size == 0 ? 0 : next;
+            next += size;
+        }
+        return new CapacityScratch(
+                bytes[0],
+                bytes[1],
+                bytes[2],
+                bytes[3],
+                bytes[4],
+                bytes[5],
+                bytes[6],
+                ranking == null ? 0 : ranking.topK());
+    }
+}

@@ -158,7 +158,7 @@ public sealed interface CapacityLimit {
         return switch (this) {
             case Tokens fixed -> fixed.maxTokens;
             case Fraction share -> (long) Math.ceil(share.tokenFraction * tokens);
-            case Factor factor -> (long) factor.slots(tokens, topK, queues);
+            case Factor factor -> (long) factor.slots((double) tokens, topK, queues);
             case Grown grown -> Math.round(grown.limit.of(tokens, topK, queues) * grown.growth);
         };
     }

@@ -44,6 +44,10 @@ final class Intermediates {
 
     private final Tensor[] logits;
     private final Tensor tokenTypes;
+
+    /** I32 [1]: the step of the noise of all routers. */
+    private final Tensor noiseStep;
+
     private final Tensor narrow;
     private final Tensor scratch;
     private final Tensor sum;
@@ -68,13 +72,18 @@ final class Intermediates {
         dense = Routing.allocate(this::allocate, maxTokens, 1, 1);
         denseOffsets = allocate(DType.I32, maxTokens + 1, 2);
         tokenTypes = allocate(DType.I32, maxTokens);
+        noiseStep = allocate(DType.I32, 1);
         routers = new Router[types];
         routings = new Routing[types];
         logits = new Tensor[types];
         for (int type = 0; type < types; type++) {
             Tensor gate = type == 0 ? weights.sharedGate() : null;
             routers[type] =
-                    new Router(config.routers().get(type), weights.routers().get(type), gate);
+                    new Router(
+                            config.routers().get(type),
+                            weights.routers().get(type),
+                            gate,
+                            noiseStep);
             routings[type] = Routing.allocate(this::allocate, maxTokens, config.topK(), experts);
             logits[type] = allocate(DType.F32, maxTokens, config.routers().get(type).numLogits());
         }
@@ -123,7 +132,7 @@ final class Intermediates {
         return new Intermediates(config, weights, kernels, maxTokens, rowType, none).numBytes;
     }
 
-    /** Writes the routing of the dense layers, which no pass changes. */
+    /** Writes the routing of the dense layers, which no pass changes, and the first step. */
     void writeDense(Kernels kernels) {
         try (Arena arena = Arena.ofConfined()) {
             Tensor identity = Tensor.allocate(arena, DType.I32, maxTokens);
@@ -136,6 +145,7 @@ final class Intermediates {
             kernels.copy(identity.reshape(maxTokens, 1), dense.slotToRow());
             kernels.copy(offsets, denseOffsets);
             kernels.fill(dense.topkIds(), 0);
+            kernels.fill(noiseStep, 0);
         }
     }
 
@@ -182,6 +192,10 @@ final class Intermediates {
     /** For the largest batch. */
     Tensor tokenTypes() {
         return tokenTypes;
+    }
+
+    Tensor noiseStep() {
+        return noiseStep;
     }
 
     /** In which type hidden and rows are stored between operations. */

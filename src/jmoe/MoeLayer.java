@@ -272,7 +272,9 @@ public final class MoeLayer implements AutoCloseable {
      * <p>The same call gives the same bits every time, and a token the same bits in every batch
      * that the backend computes in the same way. A GPU has a way for few tokens and one for many,
      * which differ in the last places; it chooses by the number of tokens, sizes and types. The
-     * other backends have one way.
+     * other backends have one way. A router with noise gives a token another one at another place
+     * of the batch, and all of them another one for {@linkplain Workspace#setNoiseStep another
+     * step}.
      *
      * @param x in, F32, F16 or BF16 [tokens, hidden]
      * @param y out, F32, F16 or BF16 [tokens, hidden], rounded once

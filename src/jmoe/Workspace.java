@@ -171,8 +171,25 @@ public final class Workspace implements AutoCloseable {
     }
 
     /**
-     * Logits of the last pass, in host memory. If they are on a device, the first call after a pass
-     * waits for it and copies them.
+     * Says which step the next passes belong to, in this workspace and in replays of a captured
+     * layer whose workspace this is. Routers whose rule has noise draw another one for each step,
+     * and the same one again for the same step; others do not care. A new workspace is at step 0.
+     *
+     * @param step number of the step, as 32 bits without sign
+     * @throws IllegalStateException during a forward pass
+     */
+    public void setNoiseStep(int step) {
+        requireOpen();
+        if (busy.get()) {
+            throw new IllegalStateException(
+                    "workspace: in use by a forward pass; set the step between passes");
+        }
+        kernels.fill(intermediates.noiseStep(), step);
+    }
+
+    /**
+     * Logits of the last pass, as the rule read them, in host memory. If they are on a device, the
+     * first call after a pass waits for it and copies them.
      *
      * @return F32 [tokens, numLogits]; [2, tokens, numKeys] with product keys; a view that is valid
      *     until the next pass

@@ -5,6 +5,7 @@
  *
  * <pre>
  * logits        = x router^T                        groupedGemm with one group, always F32
+ *                 shaped, if the rule says so       shapeLogits
  * ids, weights  = rule(logits)                      route          [T, K]
  * rowToSlot     = stable argsort(ids)               sortByExpert   a slot is token * K + k
  * rows[r]       = x[rowToSlot[r] / K]               permute        [T K, H], rows of an expert together
@@ -29,7 +30,7 @@
  * are overwritten. Errors name the argument, what was expected and what came, before any work
  * starts. All sizes and row offsets are 64-bit. Every result is the same bits for any number of
  * threads, and a token's result does not depend on its batch, except where the model itself couples
- * tokens (capacity, product keys of Doge).
+ * tokens (capacity, product keys of Doge) or gives a token noise by its place in the batch.
  */
 @NullMarked
 package jmoe;

@@ -9,6 +9,7 @@ import jmoe.ops.Router;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterWeights;
 import jmoe.ops.Routing;
+import jmoe.ops.ShapeInputs;
 import jmoe.ops.SingletonExperts;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
@@ -42,7 +43,8 @@ final class TimedKernels implements Kernels {
         GEMM,
         SWIGLU,
         UNPERMUTE,
-        EXPERTS
+        EXPERTS,
+        SHAPE
     }
 
     /** Subtract the maximum, exponential, sum, compare. */
@@ -108,11 +110,18 @@ final class TimedKernels implements Kernels {
     }
 
     @Override
+    public void shapeLogits(Tensor logits, RouterConfig config, ShapeInputs inputs) {
+        double nanos = kernels.nanos(() -> kernels.shapeLogits(logits, config, inputs));
+        long touched = 2 * logits.numBytes() + bytes(inputs.named());
+        add(Stage.SHAPE, nanos, touched, 0);
+    }
+
+    @Override
     public void route(Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing) {
         double nanos = kernels.nanos(() -> kernels.route(logits, config, inputs, routing));
         long touched =
                 logits.numBytes()
-                        + bytes(inputs)
+                        + bytes(inputs.named())
                         + routing.topkIds().numBytes()
                         + routing.topkWeights().numBytes();
         add(Stage.ROUTE, nanos, touched, FLOPS_PER_LOGIT * logits.numElements());
@@ -138,7 +147,7 @@ final class TimedKernels implements Kernels {
             return;
         }
         double nanos = kernels.nanos(() -> kernels.routeSort(logits, config, inputs, routing));
-        long touched = logits.numBytes() + bytes(inputs) + bytes(routing);
+        long touched = logits.numBytes() + bytes(inputs.named()) + bytes(routing);
         add(Stage.ROUTE, nanos, touched, FLOPS_PER_LOGIT * logits.numElements());
     }
 
@@ -414,15 +423,15 @@ final class TimedKernels implements Kernels {
         return expertOffsets.getInt(expertOffsets.numElements() - 1);
     }
 
-    /** What routing and sorting write. */
-    private static long bytes(RouteInputs inputs) {
+    private static long bytes(Map<String, Tensor> inputs) {
         long bytes = 0;
-        for (Tensor tensor : inputs.named().values()) {
+        for (Tensor tensor : inputs.values()) {
             bytes += tensor.numBytes();
         }
         return bytes;
     }
 
+    /** What routing and sorting write. */
     private static long bytes(Routing routing) {
         return routing.topkIds().numBytes()
                 + routing.topkWeights().numBytes()

@@ -13,6 +13,7 @@ import jmoe.ops.RouteInputs;
 import jmoe.ops.Router;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
+import jmoe.ops.ShapeInputs;
 import jmoe.ops.SingletonArguments;
 import jmoe.ops.SingletonExperts;
 import jmoe.ops.SoftArguments;
@@ -60,6 +61,7 @@ public final class CudaKernels implements Kernels {
 
     private final CudaContext context;
     private final Operands operands;
+    private final ShapeLogits shapeLogits;
     private final Route route;
     private final SortByExpert sortByExpert;
     private final GroupedGemm groupedGemm;
@@ -80,6 +82,7 @@ public final class CudaKernels implements Kernels {
         DecodePath forcedPath = DecodePath.forced();
         context = new CudaContext(usableDevice());
         operands = new Operands(context);
+        shapeLogits = new ShapeLogits(context);
         route = new Route(context);
         sortByExpert = new SortByExpert(context);
         groupedGemm = new GroupedGemm(context, forcedTile);
@@ -301,6 +304,19 @@ public final class CudaKernels implements Kernels {
 
     private Tensor onDevice(Tensor tensor, Arena arena) {
         return tensor.isDevice() ? tensor : upload(arena, tensor);
+    }
+
+    @Override
+    public void shapeLogits(Tensor logits, RouterConfig config, ShapeInputs inputs) {
+        context.checkOpen();
+        Arguments.shapeLogits(logits, config, inputs);
+        if (config.logitTransforms().isEmpty()) {
+            return;
+        }
+        try (Operands on = operands.open()) {
+            shapeLogits.queue(on, logits, config, inputs);
+            on.finish();
+        }
     }
 
     @Override

@@ -28,6 +28,7 @@ final class CudaModule implements AutoCloseable {
     /** The source files. */
     static final List<String> NAMES =
             List.of(
+                    "shape_logits",
                     "route",
                     "route_capacity",
                     "sort_by_expert",

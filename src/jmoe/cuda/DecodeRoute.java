@@ -48,6 +48,11 @@ final class DecodeRoute {
         return config.capacity() == null && !(config.selection() instanceof Selection.ProductKeys);
     }
 
+    /** Whether nothing stands between the product and such a rule. */
+    private static boolean isFusible(RouterConfig config) {
+        return isLocal(config) && config.logitTransforms().isEmpty();
+    }
+
     /** Whether {@link #queueSorted} does it. */
     static boolean sorts(RouterConfig config, Routing routing) {
         long slots = routing.topkIds().numElements();
@@ -59,7 +64,7 @@ final class DecodeRoute {
         Tensor weight = router.weights().weight();
         Tensor gate = router.sharedGate();
         return forced != DecodePath.LARGE
-                && isLocal(router.rule())
+                && isFusible(router.rule())
                 && DecodePath.suits(routing.tokens(), routing.topK(), x.dtype(), weight.dtype())
                 && (gate == null || gate.dtype() == x.dtype());
     }
@@ -68,7 +73,7 @@ final class DecodeRoute {
     static long scratchElements(DType x, Router router, long tokens) {
         Tensor weight = router.weights().weight();
         long most = Math.min(tokens, DecodePath.MAX_TOKENS);
-        boolean may = isLocal(router.rule()) && DecodePath.suits(most, 1, x, weight.dtype());
+        boolean may = isFusible(router.rule()) && DecodePath.suits(most, 1, x, weight.dtype());
         return may ? shares(router) * most * rows(router) : 0;
     }
 

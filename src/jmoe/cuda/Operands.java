@@ -56,6 +56,15 @@ final class Operands implements AutoCloseable {
         return address;
     }
 
+    /** Address of an input that is overwritten in place. */
+    long inOut(Tensor tensor) {
+        long address = in(tensor);
+        if (!tensor.isDevice()) {
+            outputs.add(new Output(tensor, address, false));
+        }
+        return address;
+    }
+
     /** Address of an output of which every element is written. */
     long out(Tensor tensor) {
         return out(tensor, false);

@@ -7,6 +7,7 @@ import jmoe.ops.Kernels;
 import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
+import jmoe.ops.ShapeInputs;
 import jmoe.ops.SingletonExperts;
 import jmoe.tensor.Check;
 import jmoe.tensor.DType;
@@ -58,6 +59,11 @@ public final class NativeKernels implements Kernels {
             rest.close();
             throw e;
         }
+    }
+
+    @Override
+    public void shapeLogits(Tensor logits, RouterConfig config, ShapeInputs inputs) {
+        rest.shapeLogits(logits, config, inputs);
     }
 
     @Override

@@ -79,17 +79,7 @@ public final class Arguments {
             Check.vector(
                     "selectionBias", selectionBias, DType.F32, "numExperts", config.numExperts());
         }
-        Tensor tokenTypes = inputs.tokenTypes();
-        if (tokenTypes != null) {
-            Check.vector("tokenTypes", tokenTypes, DType.I32, "tokens", tokens);
-        } else if (config.tokenType() != RouterConfig.ALL_TOKENS) {
-            throw new IllegalArgumentException(
-                    "tokenTypes: expected I32 [tokens="
-                            + tokens
-                            + "] because the router serves tokens of type "
-                            + config.tokenType()
-                            + " only, got none");
-        }
+        tokenTypes(inputs.tokenTypes(), config, tokens);
         outputI32("topkIds", routing.topkIds(), tokens, config.topK());
         Check.matrix(
                 "topkWeights",
@@ -107,6 +97,59 @@ public final class Arguments {
             disjoint("topkWeights", routing.topkWeights(), name, tensor);
         });
         disjoint("topkWeights", routing.topkWeights(), "topkIds", routing.topkIds());
+    }
+
+    private static void tokenTypes(@Nullable Tensor tokenTypes, RouterConfig config, long tokens) {
+        if (tokenTypes != null) {
+            Check.vector("tokenTypes", tokenTypes, DType.I32, "tokens", tokens);
+        } else if (config.tokenType() != RouterConfig.ALL_TOKENS) {
+            throw new IllegalArgumentException(
+                    "tokenTypes: expected I32 [tokens="
+                            + tokens
+                            + "] because the router serves tokens of type "
+                            + config.tokenType()
+                            + " only, got none");
+        }
+    }
+
+    /**
+     * Checks the arguments of {@link Kernels#shapeLogits}.
+     *
+     * @param logits as there
+     * @param config as there
+     * @param inputs as there
+     */
+    public static void shapeLogits(Tensor logits, RouterConfig config, ShapeInputs inputs) {
+        Check.floating("logits", logits, "[tokens, numLogits]", 2);
+        long tokens = logits.dim(0);
+        int numLogits = config.numLogits();
+        Check.matrix("logits", logits, DType.F32, "tokens", tokens, "numLogits", numLogits);
+        Check.writable("logits", logits);
+        tokenTypes(inputs.tokenTypes(), config, tokens);
+        Tensor noiseLogits = inputs.noiseLogits();
+        if (noiseLogits != null) {
+            Check.matrix(
+                    "noiseLogits",
+                    noiseLogits,
+                    DType.F32,
+                    "tokens",
+                    tokens,
+                    "numLogits",
+                    numLogits);
+        } else if (config.learnsNoise()) {
+            throw new IllegalArgumentException(
+                    "noiseLogits: expected F32 [tokens="
+                            + tokens
+                            + ", numLogits="
+                            + numLogits
+                            + "] because the rule has LearnedNoise, got none; multiply the tokens"
+                            + " by the noise weight, or take the transform out of the rule");
+        }
+        Tensor step = inputs.step();
+        if (step != null) {
+            Check.vector("step", step, DType.I32, "steps", 1);
+        }
+        inputs.named().forEach((name, tensor) -> disjoint("logits", logits, name, tensor));
     }
 
     /**

@@ -6,6 +6,8 @@ import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;
 
+import java.util.Objects;
+
 /**
  * {@link Kernels#router} and {@link Kernels#experts} as the six operations, one after the other.
  */
@@ -48,12 +50,37 @@ final class Composed {
             kernels.route(gateLogits, SHARED_GATE, RouteInputs.NONE, dense);
         }
         kernels.groupedGemm(x, weights.weight(), weights.bias(), offsets, logits);
+        shape(kernels, x, router, tokenTypes, offsets, scratch, logits);
         RouteInputs inputs = RouteInputs.of(weights, tokenTypes);
         kernels.routeSort(logits, router.rule(), inputs, routing);
     }
 
+    private static void shape(
+            Kernels kernels,
+            Tensor x,
+            Router router,
+            @Nullable Tensor tokenTypes,
+            Tensor offsets,
+            Tensor scratch,
+            Tensor logits) {
+        RouterConfig rule = router.rule();
+        if (rule.logitTransforms().isEmpty()) {
+            return;
+        }
+        Tensor noiseLogits = null;
+        if (rule.learnsNoise()) {
+            noiseLogits = scratch.slice(0, logits.numElements()).reshape(logits.shape());
+            Tensor noiseWeight = Objects.requireNonNull(router.weights().noiseWeight());
+            kernels.groupedGemm(x, noiseWeight, null, offsets, noiseLogits);
+        }
+        ShapeInputs inputs = new ShapeInputs(tokenTypes, noiseLogits, router.noiseStep());
+        kernels.shapeLogits(logits, rule, inputs);
+    }
+
+    /** Room for the logits of the gate or, when they are used up, those of the noise. */
     static long routerScratch(Router router, long tokens) {
-        return router.sharedGate() == null ? 0 : tokens;
+        long ofNoise = router.rule().learnsNoise() ? tokens * router.rule().numLogits() : 0;
+        return Math.max(router.sharedGate() == null ? 0 : tokens, ofNoise);
     }
 
     static void experts(

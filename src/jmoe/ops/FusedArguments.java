@@ -94,6 +94,7 @@ public final class FusedArguments {
         put(inputs, "weight", weights.weight());
         put(inputs, "bias", bias);
         put(inputs, "expertOffsets", dense.expertOffsets());
+        noise(router, inputs);
         Tensor gate = router.sharedGate();
         Map<String, Tensor> outputs = new LinkedHashMap<>();
         if (gate != null) {
@@ -107,6 +108,19 @@ public final class FusedArguments {
         put(outputs, "logits", logits);
         putAll(outputs, routing);
         disjoint(outputs, inputs);
+    }
+
+    private static void noise(Router router, Map<String, Tensor> inputs) {
+        Tensor noiseWeight = router.weights().noiseWeight();
+        if (noiseWeight != null) {
+            Check.accessible("noiseWeight", noiseWeight);
+        }
+        Tensor noiseStep = router.noiseStep();
+        if (noiseStep != null) {
+            Check.accessible("noiseStep", noiseStep);
+        }
+        put(inputs, "noiseWeight", noiseWeight);
+        put(inputs, "noiseStep", noiseStep);
     }
 
     /**

@@ -8,14 +8,15 @@ import org.jspecify.annotations.Nullable;
 
 import java.lang.foreign.Arena;
 import java.util.function.LongSupplier;
+import java.util.function.UnaryOperator;
 
 /**
- * The six operations of a MoE layer, and what fuses several of them: {@link #gateUpSwiglu}, {@link
- * #router} and {@link #experts}. A layer calls the last two. {@link #singletonExperts} is what PEER
- * has instead of experts with matrices; {@link #softDispatch} and {@link #softCombine} are what
- * Soft-MoE has instead of a choice of experts. A backend is one class that implements the six; the
- * plain loops of {@code jmoe.reference} say what they mean, and every backend is tested against
- * those.
+ * The six operations of a MoE layer, {@link #shapeLogits} in front of the first, and what fuses
+ * several of them: {@link #gateUpSwiglu}, {@link #router} and {@link #experts}. A layer calls the
+ * last two. {@link #singletonExperts} is what PEER has instead of experts with matrices; {@link
+ * #softDispatch} and {@link #softCombine} are what Soft-MoE has instead of a choice of experts. A
+ * backend is one class that implements the six; the plain loops of {@code jmoe.reference} say what
+ * they mean, and every backend is tested against those.
  *
  * <p><b>Common rules.</b> Floating-point arguments may be F32, F16, BF16 (the reference: also F64),
  * each independently; sums are accumulated in at least F32 and rounded once to the output's type.
@@ -33,10 +34,30 @@ import java.util.function.LongSupplier;
  *
  * <p>Each call gives the same bits when repeated, for any number of threads; a row of the output
  * depends only on the token it belongs to, not on the batch (except with capacity or product keys
- * in {@link #route}, and in {@link #softDispatch}). An instance may be used by several threads;
- * calls then run one after the other.
+ * in {@link #route}, with noise in {@link #shapeLogits}, and in {@link #softDispatch}). An instance
+ * may be used by several threads; calls then run one after the other.
  */
 public interface Kernels extends AutoCloseable {
+    /**
+     * Applies the transforms of a rule to each token's logits, one after the other: {@code
+     * logits[t] = f_n(.. f_1(logits[t]))}. In double, rounded once; the same bits on every backend.
+     *
+     * <p>Noise depends on a token's number in the batch, everything else on its logits only. NaN
+     * stays NaN, with the bits 0x7fc00000. Evaluation without noise is a rule without these
+     * transforms: nothing here knows whether it trains.
+     *
+     * @param logits inout, F32 [tokens, numLogits]; those of tokens that the router does not serve,
+     *     by type, are not touched
+     * @param config the rule; without transforms nothing happens
+     * @param inputs in: what else the transforms read
+     */
+    default void shapeLogits(Tensor logits, RouterConfig config, ShapeInputs inputs) {
+        Arguments.shapeLogits(logits, config, inputs);
+        Check.host("logits", logits);
+        inputs.named().forEach(Check::host);
+        new LogitShaping(logits, config, inputs, UnaryOperator.identity()).shape(0, logits.dim(0));
+    }
+
     /**
      * Selects experts: {@code topkIds, topkWeights = rule(logits)}.
      *
@@ -331,22 +352,23 @@ public interface Kernels extends AutoCloseable {
     }
 
     /**
-     * From tokens to rows, {@link #groupedGemm} and {@link #routeSort} in one: {@code logits[t] =
-     * x[t] weight^T + bias}, what the rule makes of them, and the order of slots by expert; also
-     * {@code sharedWeights[t] = sigmoid(x[t] sharedGate)}, if there is such a gate.
+     * From tokens to rows, {@link #groupedGemm}, {@link #shapeLogits} and {@link #routeSort} in
+     * one: {@code logits[t] = shape(x[t] weight^T + bias)}, with {@code x[t] noiseWeight^T} for the
+     * noise logits; what the rule makes of them, and the order of slots by expert; also {@code
+     * sharedWeights[t] = sigmoid(x[t] sharedGate)}, if there is such a gate.
      *
      * <p>A backend may have several ways of computing this, whose logits differ in their last
      * places; it chooses by numbers, sizes and types only. Within one way, the bits of a token do
-     * not depend on its batch.
+     * not depend on its batch, except by noise.
      *
      * @param x in, [tokens, H]
-     * @param router in: the linear layer, the rule, the gate
+     * @param router in: the linear layers, the rule, the gate, the step of the noise
      * @param tokenTypes in, I32 [tokens], or null, as in {@link #route}
      * @param dense in: expertOffsets [0, tokens], or fewer tokens, whose rest must be absent by its
      *     type and has undefined logits; out, with a gate: topkWeights [tokens, 1]
      * @param scratch inout, F32 of at least {@link #routerScratch} elements; any content before and
      *     after
-     * @param logits out, F32 [tokens, numLogits]
+     * @param logits out, F32 [tokens, numLogits], as the rule reads them
      * @param routing out: all six tensors
      */
     default void router(
@@ -367,7 +389,7 @@ public interface Kernels extends AutoCloseable {
      * @param x as there
      * @param router as there
      * @param routing as there
-     * @return false if it calls {@link #groupedGemm} and {@link #routeSort}
+     * @return false if it calls {@link #groupedGemm}, {@link #shapeLogits} and {@link #routeSort}
      */
     default boolean fusesRouter(Tensor x, Router router, Routing routing) {
         return false;

@@ -57,7 +57,8 @@ public record MoeWeights(
                     new RouterWeights(
                             kernels.prepare(router.weight(), arena),
                             copy(router.bias(), kernels, arena),
-                            copy(router.selectionBias(), kernels, arena)));
+                            copy(router.selectionBias(), kernels, arena),
+                            prepare(router.noiseWeight(), kernels, arena)));
         }
         return new MoeWeights(
                 newRouters,
@@ -78,6 +79,7 @@ public record MoeWeights(
         for (RouterWeights router : routers) {
             host |= isHost(router.weight());
             host |= isHost(router.bias()) || isHost(router.selectionBias());
+            host |= isHost(router.noiseWeight());
         }
         return host
                 || isHost(sharedGate)
@@ -119,6 +121,7 @@ public record MoeWeights(
             RouterConfig router = config.routers().get(type);
             RouterWeights routerWeights = routers.get(type);
             require("router", routerWeights.weight(), 1, router.numLogits(), hidden);
+            routerWeights.requireNoiseFor(router);
             Tensor bias = routerWeights.selectionBias();
             if (bias != null) {
                 require("selectionBias", bias, router.numExperts());

@@ -13,8 +13,13 @@ import org.jspecify.annotations.Nullable;
  * @param weights how a token becomes logits
  * @param sharedGate F32, F16 or BF16 [1, 1, H]: the shared expert's weight is sigmoid(x g); null if
  *     there is no such gate
+ * @param noiseStep I32 [1], the step of {@link ShapeInputs}; null for 0
  */
-public record Router(RouterConfig rule, RouterWeights weights, @Nullable Tensor sharedGate) {
+public record Router(
+        RouterConfig rule,
+        RouterWeights weights,
+        @Nullable Tensor sharedGate,
+        @Nullable Tensor noiseStep) {
     /** Checks types and shapes against each other. */
     public Router {
         if (weights.weight().dim(1) != rule.numLogits()) {
@@ -33,6 +38,21 @@ public record Router(RouterConfig rule, RouterWeights weights, @Nullable Tensor 
                 throw Check.mismatch("sharedGate", "F32, F16 or BF16 " + shape, sharedGate);
             }
         }
+        weights.requireNoiseFor(rule);
+        if (noiseStep != null) {
+            Check.vector("noiseStep", noiseStep, DType.I32, "steps", 1);
+        }
+    }
+
+    /**
+     * A router at step 0.
+     *
+     * @param rule as {@link #rule}
+     * @param weights as {@link #weights}
+     * @param sharedGate as {@link #sharedGate}
+     */
+    public Router(RouterConfig rule, RouterWeights weights, @Nullable Tensor sharedGate) {
+        this(rule, weights, sharedGate, null);
     }
 
     private static long hidden(RouterWeights weights) {

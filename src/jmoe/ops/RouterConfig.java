@@ -2,9 +2,12 @@ package jmoe.ops;
 
 import org.jspecify.annotations.Nullable;
 
+import java.util.List;
+
 /**
- * How a token's logits become experts and weights. The steps of {@link Kernels#route}: score,
- * select, normalise, multiply by {@code factor}, drop what exceeds the capacity.
+ * How a token's logits become experts and weights. They are shaped first, by {@link
+ * Kernels#shapeLogits}; the steps of {@link Kernels#route} are: score, select, normalise, multiply
+ * by {@code factor}, drop what exceeds the capacity.
  *
  * @param numExperts E: expert ids are 0..E-1; identity experts, if any, have the highest ids
  * @param topK K: experts per token
@@ -17,6 +20,8 @@ import org.jspecify.annotations.Nullable;
  * @param capacity bound on the tokens of an expert, or null
  * @param tokenType which tokens this router serves; {@link #ALL_TOKENS} for every one that is not
  *     absent
+ * @param logitTransforms what happens to the logits first, in this order: at most {@link
+ *     #MAX_TRANSFORMS}, none with product keys
  */
 public record RouterConfig(
         int numExperts,
@@ -27,9 +32,49 @@ public record RouterConfig(
         double factor,
         boolean weightOnInput,
         @Nullable Capacity capacity,
-        int tokenType) {
+        int tokenType,
+        List<LogitTransform> logitTransforms) {
     /** The {@link #tokenType} of a router that serves every token. */
     public static final int ALL_TOKENS = -1;
+
+    /** The most transforms of logits that a rule may have. */
+    public static final int MAX_TRANSFORMS = 8;
+
+    /**
+     * A rule that reads the logits as they are.
+     *
+     * @param numExperts as {@link #numExperts}
+     * @param topK as {@link #topK}
+     * @param score as {@link #score}
+     * @param selection as {@link #selection}
+     * @param normalisation as {@link #normalisation}
+     * @param factor as {@link #factor}
+     * @param weightOnInput as {@link #weightOnInput}
+     * @param capacity as {@link #capacity}
+     * @param tokenType as {@link #tokenType}
+     */
+    public RouterConfig(
+            int numExperts,
+            int topK,
+            Score score,
+            Selection selection,
+            Normalisation normalisation,
+            double factor,
+            boolean weightOnInput,
+            @Nullable Capacity capacity,
+            int tokenType) {
+        this(
+                numExperts,
+                topK,
+                score,
+                selection,
+                normalisation,
+                factor,
+                weightOnInput,
+                capacity,
+                tokenType,
+                List.of());
+    }
 
     /** How a logit z becomes a score. */
     public enum Score {
@@ -192,6 +237,26 @@ public record RouterConfig(
             }
             case Selection.TopK t -> {}
         }
+        logitTransforms = List.copyOf(logitTransforms);
+        checkTransforms(logitTransforms, selection);
+    }
+
+    private static void checkTransforms(List<LogitTransform> transforms, Selection selection) {
+        require(
+                transforms.size() <= MAX_TRANSFORMS,
+                "logitTransforms",
+                "at most " + MAX_TRANSFORMS,
+                transforms.size());
+        require(
+                transforms.isEmpty() || !(selection instanceof Selection.ProductKeys),
+                "logitTransforms",
+                "none with product keys, whose experts have no logits of their own",
+                transforms);
+        int learned = 0;
+        for (LogitTransform transform : transforms) {
+            learned += transform instanceof LogitTransform.LearnedNoise ? 1 : 0;
+        }
+        require(learned <= 1, "logitTransforms", "at most one LearnedNoise", transforms);
     }
 
     static void requireAtLeast0(String name, double value) {
@@ -224,6 +289,40 @@ public record RouterConfig(
                 false,
                 null,
                 ALL_TOKENS);
+    }
+
+    /**
+     * This rule with other transforms of the logits.
+     *
+     * @param transforms as {@link #logitTransforms}
+     * @return a copy
+     */
+    public RouterConfig withLogitTransforms(List<LogitTransform> transforms) {
+        return new RouterConfig(
+                numExperts,
+                topK,
+                score,
+                selection,
+                normalisation,
+                factor,
+                weightOnInput,
+                capacity,
+                tokenType,
+                transforms);
+    }
+
+    /**
+     * Whether a second linear layer says how much noise the logits get.
+     *
+     * @return true with {@link LogitTransform.LearnedNoise}
+     */
+    public boolean learnsNoise() {
+        for (LogitTransform transform : logitTransforms) {
+            if (transform instanceof LogitTransform.LearnedNoise) {
+                return true;
+            }
+        }
+        return false;
     }
 
     /**

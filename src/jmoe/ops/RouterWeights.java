@@ -6,6 +6,8 @@ import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;
 
+import java.util.Arrays;
+
 /**
  * The linear layer of a router, in the type it was trained in, whatever that of the experts:
  * routing decisions must not depend on how experts are stored.
@@ -13,8 +15,14 @@ import org.jspecify.annotations.Nullable;
  * @param weight F32, F16 or BF16 [1, numLogits, H], one group of a grouped GEMM
  * @param bias F32 [1, numLogits], added to the logits, or null
  * @param selectionBias F32 [numExperts], added to the scores for the selection only, or null
+ * @param noiseWeight F32, F16 or BF16 [1, numLogits, H], makes the noise logits of {@link
+ *     LogitTransform.LearnedNoise}; or null
  */
-public record RouterWeights(Tensor weight, @Nullable Tensor bias, @Nullable Tensor selectionBias) {
+public record RouterWeights(
+        Tensor weight,
+        @Nullable Tensor bias,
+        @Nullable Tensor selectionBias,
+        @Nullable Tensor noiseWeight) {
     /** Checks types and shapes against each other. */
     public RouterWeights {
         boolean usable = weight.dtype().isFloating() && weight.dtype() != DType.F64;
@@ -23,6 +31,36 @@ public record RouterWeights(Tensor weight, @Nullable Tensor bias, @Nullable Tens
         }
         if (bias != null) {
             Check.matrix("bias", bias, DType.F32, "one", 1, "numLogits", weight.dim(1));
+        }
+        if (noiseWeight != null) {
+            boolean floating = noiseWeight.dtype().isFloating() && noiseWeight.dtype() != DType.F64;
+            if (!floating || !Arrays.equals(noiseWeight.shape(), weight.shape())) {
+                String shape = Arrays.toString(weight.shape());
+                throw Check.mismatch(
+                        "noiseWeight", "F32, F16 or BF16 " + shape + " as weight", noiseWeight);
+            }
+        }
+    }
+
+    /**
+     * A router without learned noise.
+     *
+     * @param weight as {@link #weight}
+     * @param bias as {@link #bias}
+     * @param selectionBias as {@link #selectionBias}
+     */
+    public RouterWeights(Tensor weight, @Nullable Tensor bias, @Nullable Tensor selectionBias) {
+        this(weight, bias, selectionBias, null);
+    }
+
+    /** Refuses a rule that needs more than there is. */
+    void requireNoiseFor(RouterConfig rule) {
+        if (rule.learnsNoise() && noiseWeight == null) {
+            throw new IllegalArgumentException(
+                    "noiseWeight: expected F32, F16 or BF16 "
+                            + Arrays.toString(weight.shape())
+                            + " because the rule has LearnedNoise, got none; give it to"
+                            + " RouterWeights, or take the transform out of the rule");
         }
     }
 }

@@ -7,6 +7,7 @@ import jmoe.ops.Kernels;
 import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
+import jmoe.ops.ShapeInputs;
 import jmoe.ops.SingletonArguments;
 import jmoe.ops.SingletonExperts;
 import jmoe.ops.SoftArguments;
@@ -29,6 +30,7 @@ public final class VectorKernels implements Kernels {
     private static final String NAME = "the vector backend";
 
     private final Workers workers;
+    private final ShapeLogits shapeLogits;
     private final Route route;
     private final Permute permute;
     private final GroupedGemm groupedGemm;
@@ -56,6 +58,7 @@ public final class VectorKernels implements Kernels {
         this.workers = workers;
         try {
             Chunks chunks = new Chunks(workers);
+            shapeLogits = new ShapeLogits(workers);
             route = new Route(workers);
             permute = new Permute(workers, chunks);
             groupedGemm = new GroupedGemm(workers);
@@ -77,6 +80,15 @@ public final class VectorKernels implements Kernels {
      */
     public static int vectorBits() {
         return Lanes.FLOATS.vectorBitSize();
+    }
+
+    @Override
+    public void shapeLogits(Tensor logits, RouterConfig config, ShapeInputs inputs) {
+        workers.checkOpen();
+        Arguments.shapeLogits(logits, config, inputs);
+        host("logits", logits);
+        inputs.named().forEach(this::host);
+        workers.exclusively(() -> shapeLogits.shape(logits, config, inputs));
     }
 
     @Override

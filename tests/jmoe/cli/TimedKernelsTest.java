@@ -9,11 +9,13 @@ import jmoe.ops.Bank;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.Kernels;
 import jmoe.ops.Kernels.Residual;
+import jmoe.ops.LogitTransform;
 import jmoe.ops.RouteInputs;
 import jmoe.ops.Router;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterWeights;
 import jmoe.ops.Routing;
+import jmoe.ops.ShapeInputs;
 import jmoe.reference.ReferenceKernels;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
@@ -25,6 +27,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 import java.lang.foreign.Arena;
 import java.lang.reflect.Proxy;
+import java.util.List;
 
 /** Four tokens, two of five experts each, of which two experts get all tokens. */
 final class TimedKernelsTest {
@@ -74,6 +77,16 @@ final class TimedKernelsTest {
                 Stage.ROUTE,
                 4 * (TOKENS * EXPERTS + EXPERTS + 2 * TOKENS * TOP_K),
                 4 * TOKENS * EXPERTS);
+    }
+
+    @Test
+    void shapeLogits_countsLogitsTwice() {
+        RouterConfig rule =
+                RouterConfig.softmaxTopK(EXPERTS, TOP_K, true)
+                        .withLogitTransforms(List.of(new LogitTransform.LearnedNoise(1)));
+        ShapeInputs inputs = new ShapeInputs(null, f32(TOKENS, EXPERTS), null);
+        kernels.shapeLogits(f32(TOKENS, EXPERTS), rule, inputs);
+        assertMeter(Stage.SHAPE, 4 * 3 * TOKENS * EXPERTS, 0);
     }
 
     @Test

@@ -355,6 +355,8 @@ interface ArgumentsContract extends Contract {
             case "downBias" -> "(downBias|bias)";
             case "sharedGate" -> "(sharedGate|weight)";
             case "logits" -> "(logits|y)";
+            case "noiseWeight" -> "(noiseWeight|weight)";
+            case "noiseStep" -> "(noiseStep|step)";
             default -> name;
         };
     }

@@ -55,7 +55,9 @@ record Invocation(String op, Map<String, Tensor> inputs, Map<String, Tensor> out
                 SoftInvocation.softCombine(c, memory),
                 FusedInvocation.routeSort(c, memory),
                 FusedInvocation.router(c, memory),
-                FusedInvocation.experts(c, memory));
+                FusedInvocation.experts(c, memory),
+                NoisyInvocation.shapeLogits(c, memory),
+                NoisyInvocation.router(c, memory));
     }
 
     /** Every operation on one case in plain memory. */

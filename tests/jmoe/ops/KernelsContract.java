@@ -22,6 +22,7 @@ public abstract class KernelsContract extends TestedBackend
         implements RouteContract,
                 CapacityContract,
                 RouteRulesContract,
+                ShapeLogitsContract,
                 SortByExpertContract,
                 PermuteContract,
                 GroupedGemmContract,

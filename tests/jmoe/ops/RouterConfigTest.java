@@ -14,6 +14,9 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
+import java.util.Collections;
+import java.util.List;
+
 class RouterConfigTest {
     @ParameterizedTest
     @ValueSource(doubles = {-1e-9, Double.NaN, Double.POSITIVE_INFINITY, Double.NEGATIVE_INFINITY})
@@ -37,6 +40,44 @@ class RouterConfigTest {
         assertThat(new Normalisation.ClampedSum(0).min()).isZero();
         assertThat(new Normalisation.PNorm(Double.MIN_VALUE).p()).isPositive();
         assertThat(new Selection.ProductKeys(1).numKeys()).isOne();
+    }
+
+    @ParameterizedTest
+    @ValueSource(doubles = {-1e-9, Double.NaN, Double.POSITIVE_INFINITY, Double.NEGATIVE_INFINITY})
+    void transforms_refuseNumbersThatAreNegativeOrNotFinite(double wrong) {
+        String above0 = "a finite number above 0";
+        assertRefused(() -> new LogitTransform.Temperature(wrong), "tau", above0, wrong);
+        assertRefused(() -> new LogitTransform.Standardise(wrong), "lambda", above0, wrong);
+        assertRefused(() -> new LogitTransform.Cap(wrong), "limit", above0, wrong);
+        assertRefused(() -> new LogitTransform.Cap(0), "limit", above0, 0.0);
+        String atLeast0 = "a finite number of at least 0";
+        ThrowingCallable fixed = () -> new LogitTransform.FixedNoise(1, wrong);
+        assertRefused(fixed, "deviation", atLeast0, wrong);
+        assertRefused(() -> new LogitTransform.GumbelNoise(1, wrong), "scale", atLeast0, wrong);
+        assertThat(new LogitTransform.FixedNoise(1, 0).deviation()).isZero();
+    }
+
+    @Test
+    void rules_refuseTransformsThatTheyCannotHave() {
+        LogitTransform cap = new LogitTransform.Cap(1);
+        RouterConfig plain = RouterConfig.softmaxTopK(4, 1, true);
+        assertThat(plain.logitTransforms()).isEmpty();
+        assertThat(plain.withLogitTransforms(List.of(cap, cap)).logitTransforms())
+                .containsExactly(cap, cap);
+        assertThat(plain.withLogitTransforms(List.of(cap)).withLogitTransforms(List.of()))
+                .isEqualTo(plain);
+        ThrowingCallable many = () -> plain.withLogitTransforms(Collections.nCopies(9, cap));
+        assertRefused(many, "logitTransforms", "at most 8", 9);
+        RouterConfig keys = config(4, 2, new Selection.ProductKeys(2), 1, null);
+        assertRefused(
+                () -> keys.withLogitTransforms(List.of(cap)),
+                "logitTransforms",
+                "none with product keys, whose experts have no logits of their own",
+                List.of(cap));
+        List<LogitTransform> twice =
+                List.of(new LogitTransform.LearnedNoise(1), new LogitTransform.LearnedNoise(2));
+        ThrowingCallable two = () -> plain.withLogitTransforms(twice);
+        assertRefused(two, "logitTransforms", "at most one LearnedNoise", twice);
     }
 
     @Test

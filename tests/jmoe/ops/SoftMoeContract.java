@@ -8,6 +8,7 @@ import jmoe.ops.Cases.Pattern;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
@@ -34,6 +35,7 @@ interface SoftMoeContract extends Contract {
         }
     }
 
+    @Tag("broad")
     @Test
     default void softDispatchAndCombine_mixAllTypes() {
         // Columns of whole vectors, of no whole one, and of more than a tile.
@@ -105,6 +107,7 @@ interface SoftMoeContract extends Contract {
         }
     }
 
+    @Tag("broad")
     @Test
     default void normaliseRows_isWhatTheEquationSays() {
         for (int columns : new int[] {1, 7, 8, 37, 72, 2056}) {

@@ -45,13 +45,21 @@ final class DecodeRoute {
      * Whether a rule can be applied to each token by itself, so that one kernel may go on to sort.
      */
     private static boolean isLocal(RouterConfig config) {
-        return config.capacity() == null && !(config.selection() instanceof Selection.ProductKeys);
+        return config.capacity() == null
+                && RareRoute.isCommon(config)
+                && !(config.selection() instanceof Selection.ProductKeys);
+    }
+
+    /** The same of a router, whose rule may scale experts. */
+    private static boolean isLocal(Router router) {
+        return isLocal(router.rule()) && router.weights().expertScale() == null;
     }
 
     /** Whether {@link #queueSorted} does it. */
-    static boolean sorts(RouterConfig config, Routing routing) {
+    static boolean sorts(RouterConfig config, RouteInputs inputs, Routing routing) {
         long slots = routing.topkIds().numElements();
-        return isLocal(config) && slots > 0 && slots <= MAX_SORTED_SLOTS;
+        boolean plain = inputs.expertScale() == null && inputs.activeExperts() == null;
+        return plain && isLocal(config) && slots > 0 && slots <= MAX_SORTED_SLOTS;
     }
 
     /** Whether {@link #queue} does it: always where it can, because it is one kernel for three. */
@@ -59,7 +67,7 @@ final class DecodeRoute {
         Tensor weight = router.weights().weight();
         Tensor gate = router.sharedGate();
         return forced != DecodePath.LARGE
-                && isLocal(router.rule())
+                && isLocal(router)
                 && DecodePath.suits(routing.tokens(), routing.topK(), x.dtype(), weight.dtype())
                 && (gate == null || gate.dtype() == x.dtype());
     }
@@ -68,7 +76,7 @@ final class DecodeRoute {
     static long scratchElements(DType x, Router router, long tokens) {
         Tensor weight = router.weights().weight();
         long most = Math.min(tokens, DecodePath.MAX_TOKENS);
-        boolean may = isLocal(router.rule()) && DecodePath.suits(most, 1, x, weight.dtype());
+        boolean may = isLocal(router) && DecodePath.suits(most, 1, x, weight.dtype());
         return may ? shares(router) * most * rows(router) : 0;
     }
 

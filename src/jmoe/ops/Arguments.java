@@ -74,11 +74,7 @@ public final class Arguments {
         } else {
             Check.floatMatrix("logits", logits, "tokens", tokens, "numLogits", config.numLogits());
         }
-        Tensor selectionBias = inputs.selectionBias();
-        if (selectionBias != null) {
-            Check.vector(
-                    "selectionBias", selectionBias, DType.F32, "numExperts", config.numExperts());
-        }
+        RouteChecks.inputs(config, inputs, tokens);
         Tensor tokenTypes = inputs.tokenTypes();
         if (tokenTypes != null) {
             Check.vector("tokenTypes", tokenTypes, DType.I32, "tokens", tokens);

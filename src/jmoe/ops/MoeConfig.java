@@ -45,6 +45,12 @@ public record MoeConfig(
                             + intermediates.size());
         }
         for (RouterConfig router : routers) {
+            if (router.selection() instanceof RouterConfig.Selection.Hash) {
+                throw new IllegalArgumentException(
+                        "routers: expected rules that read logits, got "
+                                + router
+                                + "; a layer does not know its tokens' ids, so call Kernels.route");
+            }
             if (router.numExperts() != numExperts + numIdentityExperts
                     || router.topK() != routers.getFirst().topK()) {
                 throw new IllegalArgumentException(

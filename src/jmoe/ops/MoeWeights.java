@@ -57,7 +57,8 @@ public record MoeWeights(
                     new RouterWeights(
                             kernels.prepare(router.weight(), arena),
                             copy(router.bias(), kernels, arena),
-                            copy(router.selectionBias(), kernels, arena)));
+                            copy(router.selectionBias(), kernels, arena),
+                            copy(router.expertScale(), kernels, arena)));
         }
         return new MoeWeights(
                 newRouters,
@@ -78,6 +79,7 @@ public record MoeWeights(
         for (RouterWeights router : routers) {
             host |= isHost(router.weight());
             host |= isHost(router.bias()) || isHost(router.selectionBias());
+            host |= isHost(router.expertScale());
         }
         return host
                 || isHost(sharedGate)
@@ -122,6 +124,10 @@ public record MoeWeights(
             Tensor bias = routerWeights.selectionBias();
             if (bias != null) {
                 require("selectionBias", bias, router.numExperts());
+            }
+            Tensor scale = routerWeights.expertScale();
+            if (scale != null) {
+                require("expertScale", scale, router.numExperts());
             }
             ExpertWeights bank = experts.get(type);
             expect("numExperts", bank.numExperts(), config.numExperts());

@@ -13,8 +13,13 @@ import org.jspecify.annotations.Nullable;
  * @param weight F32, F16 or BF16 [1, numLogits, H], one group of a grouped GEMM
  * @param bias F32 [1, numLogits], added to the logits, or null
  * @param selectionBias F32 [numExperts], added to the scores for the selection only, or null
+ * @param expertScale F32 [numExperts], multiplies the weights of the selected experts, or null
  */
-public record RouterWeights(Tensor weight, @Nullable Tensor bias, @Nullable Tensor selectionBias) {
+public record RouterWeights(
+        Tensor weight,
+        @Nullable Tensor bias,
+        @Nullable Tensor selectionBias,
+        @Nullable Tensor expertScale) {
     /** Checks types and shapes against each other. */
     public RouterWeights {
         boolean usable = weight.dtype().isFloating() && weight.dtype() != DType.F64;
@@ -24,5 +29,16 @@ public record RouterWeights(Tensor weight, @Nullable Tensor bias, @Nullable Tens
         if (bias != null) {
             Check.matrix("bias", bias, DType.F32, "one", 1, "numLogits", weight.dim(1));
         }
+    }
+
+    /**
+     * A router that scales no expert.
+     *
+     * @param weight as {@link #weight}
+     * @param bias as {@link #bias}
+     * @param selectionBias as {@link #selectionBias}
+     */
+    public RouterWeights(Tensor weight, @Nullable Tensor bias, @Nullable Tensor selectionBias) {
+        this(weight, bias, selectionBias, null);
     }
 }

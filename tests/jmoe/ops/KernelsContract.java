@@ -21,6 +21,10 @@ package jmoe.ops;
 public abstract class KernelsContract extends TestedBackend
         implements RouteContract,
                 RouteRulesContract,
+                RouteScoreContract,
+                RouteRareContract,
+                RareRulesContract,
+                RouteHashContract,
                 SortByExpertContract,
                 PermuteContract,
                 GroupedGemmContract,

@@ -3,7 +3,7 @@
 
 #include "special.cuh"
 
-// RouterConfig, flattened; 72 bytes. Numbers that do not apply are 0.
+// RouterConfig, flattened; 88 bytes. Numbers that do not apply are 0.
 struct RouteRule {
     int num_experts;
     int top_k;
@@ -17,24 +17,36 @@ struct RouteRule {
     int normalise_later;  // 1 if that happens after dropping what exceeds the capacity
     int token_type;       // -1 for all
     int num_keys;
+    int least;   // experts of a token, or of a group with two levels
+    int judged;  // best candidates of a group that it is judged by
     double jitter;
     double parameter;  // epsilon, min or p of the normalisation
     double factor;
+    double amount;  // p of top-p, experts per nat of an entropy
 };
 
-static_assert(sizeof(RouteRule) == 72, "the host writes these bytes");
+static_assert(sizeof(RouteRule) == 88, "the host writes these bytes");
 
 namespace route_rule {
 
 constexpr int kSoftmax = 0;
+constexpr int kSigmoid = 1;
+constexpr int kSqrtSoftplus = 2;
+constexpr int kPlain = 3;
 
 constexpr int kTopK = 0;
 constexpr int kGroupLimited = 1;
 constexpr int kSparseMixer = 2;
 constexpr int kProductKeys = 3;
+constexpr int kOnePerGroup = 4;
+constexpr int kPrototypes = 5;  // the same with a softmax for each group
+constexpr int kTopP = 6;
+constexpr int kEntropyK = 7;
+constexpr int kTwoLevel = 8;
 
 constexpr int kMax = 0;
 constexpr int kTop2Sum = 1;
+constexpr int kTopShareSum = 2;
 
 constexpr int kNone = 0;
 constexpr int kSum = 1;

@@ -96,6 +96,15 @@ __device__ __forceinline__ float bias_of(int id, const Token& token) {
     return token.selection_bias == nullptr ? 0.0f : token.selection_bias[id];
 }
 
+// The scores that are neither a softmax nor a sigmoid, nearly as exact as their type.
+__device__ __forceinline__ float other_score(int score, float logit) {
+    return score == route_rule::kSqrtSoftplus ? sqrtf(fmaxf(logit, 0.0f) + log1pf(expf(-fabsf(logit)))) : logit;
+}
+
+__device__ __forceinline__ double other_score(int score, double logit) {
+    return score == route_rule::kSqrtSoftplus ? sqrt(fmax(logit, 0.0) + log1p(exp(-fabs(logit)))) : logit;
+}
+
 // What an expert is ordered by; of a NaN logit it is NaN.
 template <class Value>
 __device__ __forceinline__ Value candidate(Value logit, float bias, const Scale& scale, const Token& token) {
@@ -105,6 +114,9 @@ __device__ __forceinline__ Value candidate(Value logit, float bias, const Scale&
     bool softmax = token.rule.score == route_rule::kSoftmax;
     float power = expf(softmax ? below(logit, static_cast<Value>(scale.max)) : static_cast<float>(-logit));
     float score = (softmax ? power : 1.0f) / (softmax ? scale.sum : 1.0f + power);
+    if (token.rule.score > route_rule::kSigmoid) {
+        score = other_score(token.rule.score, static_cast<float>(logit));
+    }
     return token.selection_bias == nullptr ? score : score + bias;
 }
 
@@ -145,11 +157,15 @@ __device__ __forceinline__ double largest_selected(const LogitOf& logit_of, cons
 
 // What makes a score of a selected logit.
 struct ScoreOf {
-    bool softmax;
+    int score;
     double max;
     double all;
 
     __device__ __forceinline__ double operator()(double logit) const {
+        if (score > route_rule::kSigmoid) {
+            return other_score(score, logit);
+        }
+        bool softmax = score == route_rule::kSoftmax;
         double power = exp(softmax ? logit - max : -logit);
         return softmax ? power / all : 1.0 / (1.0 + power);
     }
@@ -162,8 +178,7 @@ __device__ __forceinline__ void weigh(const LogitOf& logit_of, const Selected& s
     double undefined = special::nan();
     double sum_of_all = is_undefined(rule, scale) ? undefined : static_cast<double>(scale.sum);
     bool own_sum = over_selected(rule);
-    ScoreOf score_of = {rule.score == route_rule::kSoftmax,
-                        own_sum ? largest_selected(logit_of, selected, token) : scale.max, own_sum ? 1.0 : sum_of_all};
+    ScoreOf score_of = {rule.score, own_sum ? largest_selected(logit_of, selected, token) : scale.max, own_sum ? 1.0 : sum_of_all};
     double divisor = 1.0;
     double factor = rule.normalise_later ? 1.0 : rule.factor;
     // The usual: nothing is computed twice.
@@ -200,8 +215,8 @@ __device__ __forceinline__ void write_best_score(const Scale& scale, const Token
     if (token.best_score == nullptr || token.lane != 0) {
         return;
     }
-    bool softmax = token.rule.score == route_rule::kSoftmax;
-    float best = softmax ? 1.0f / scale.sum : static_cast<float>(1.0 / (1.0 + exp(-scale.max)));
+    int score = token.rule.score;
+    float best = score == route_rule::kSoftmax ? 1.0f / scale.sum : static_cast<float>(ScoreOf{score, 0.0, 1.0}(scale.max));
     *token.best_score = scale.any_nan || is_undefined(token.rule, scale) ? special::nan() : best;
 }
 

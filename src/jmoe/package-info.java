@@ -25,7 +25,8 @@
  * the linear layer and its scores, <em>gate</em> is only the SwiGLU half; a <em>slot</em> is one of
  * a token's K choices, a <em>row</em> a position in expert order; {@code permute} and {@code
  * unpermute} reorder locally; an <em>identity</em> expert returns its input; a <em>factor</em>
- * multiplies, a <em>scale</em> is only a quantisation factor.
+ * multiplies, a <em>scale</em> is a quantisation factor, and only {@code expertScale} keeps the
+ * name that its model gave it.
  *
  * <p><b>Conventions.</b> Nothing that is passed in is owned: arenas belong to the caller. Outputs
  * are overwritten. Errors name the argument, what was expected and what came, before any work

@@ -75,6 +75,7 @@ final class RouterNoiseTest {
                         random(arena, 3, 1, EXPERTS, HIDDEN),
                         null,
                         null,
+                        null,
                         withNoise ? random(arena, 4, 1, EXPERTS, HIDDEN) : null);
         return new MoeWeights(List.of(router), List.of(experts), null, null, null, null, null);
     }

@@ -8,6 +8,8 @@ import jmoe.ops.MoeConfig;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Normalisation;
+import jmoe.ops.RouterConfig.Scope;
+import jmoe.ops.RouterConfig.Score;
 import jmoe.ops.RouterConfig.Selection;
 
 import java.util.LinkedHashMap;
@@ -57,10 +59,7 @@ final class LayerText {
     }
 
     private static String selection(RouterConfig router, boolean bias) {
-        String score =
-                router.score().name().toLowerCase(Locale.ROOT)
-                        + "(logits)"
-                        + (bias ? " + bias" : "");
+        String score = score(router.score()) + (bias ? " + bias" : "");
         return switch (router.selection()) {
             case Selection.TopK t -> "top " + router.topK() + " of " + score;
             case Selection.GroupLimited g ->
@@ -73,7 +72,7 @@ final class LayerText {
                             + " of "
                             + g.numGroups()
                             + " groups (by "
-                            + (g.groupScore() == GroupScore.MAX ? "maximum" : "sum of top 2")
+                            + judged(router, g.groupScore())
                             + ")";
             case Selection.SparseMixer m ->
                     "sparse mixer: two argmaxes, each weighted by a softmax over its rivals"
@@ -90,7 +89,55 @@ final class LayerText {
                             + " x "
                             + p.numKeys()
                             + " product keys";
+            case Selection.OnePerGroup o ->
+                    "the best of each of "
+                            + o.numGroups()
+                            + " groups by "
+                            + score
+                            + (o.scope() == Scope.LOCAL ? " of the group" : "");
+            case Selection.TopP p ->
+                    "the top of "
+                            + score
+                            + " up to a sum of "
+                            + number(p.p())
+                            + ", "
+                            + p.min()
+                            + " to "
+                            + router.topK();
+            case Selection.EntropyK e ->
+                    "top "
+                            + number(e.alpha())
+                            + " x entropy of "
+                            + score
+                            + ", "
+                            + e.min()
+                            + " to "
+                            + router.topK();
+            case Selection.TwoLevel t ->
+                    "top "
+                            + t.perGroup()
+                            + " of "
+                            + score
+                            + " in each of the best "
+                            + t.topGroups()
+                            + " of "
+                            + t.numGroups()
+                            + " groups (by sum)";
+            case Selection.Hash h -> router.topK() + " by a hash of the token's id";
         };
+    }
+
+    private static String score(Score score) {
+        return switch (score) {
+            case SOFTMAX -> "softmax(logits)";
+            case SIGMOID -> "sigmoid(logits)";
+            case SQRT_SOFTPLUS -> "sqrt(softplus(logits))";
+            case NONE -> "logits";
+        };
+    }
+
+    private static String judged(RouterConfig router, GroupScore score) {
+        return score == GroupScore.MAX ? "maximum" : "sum of top " + router.judgedPerGroup();
     }
 
     private static String normalisation(Normalisation normalisation) {

@@ -343,7 +343,7 @@ public final class CudaKernels implements Kernels {
     @Override
     public void routeSort(Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing) {
         context.checkOpen();
-        if (!DecodeRoute.sorts(config, routing)) {
+        if (!DecodeRoute.sorts(config, inputs, routing)) {
             Kernels.super.routeSort(logits, config, inputs, routing);
             return;
         }

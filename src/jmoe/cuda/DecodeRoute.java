@@ -45,18 +45,23 @@ final class DecodeRoute {
      * Whether a rule can be applied to each token by itself, so that one kernel may go on to sort.
      */
     private static boolean isLocal(RouterConfig config) {
-        return config.capacity() == null && !(config.selection() instanceof Selection.ProductKeys);
+        return config.capacity() == null
+                && RareRoute.isCommon(config)
+                && !(config.selection() instanceof Selection.ProductKeys);
     }
 
     /** Whether nothing stands between the product and such a rule. */
-    private static boolean isFusible(RouterConfig config) {
-        return isLocal(config) && config.logitTransforms().isEmpty();
+    private static boolean isFusible(Router router) {
+        return isLocal(router.rule())
+                && router.rule().logitTransforms().isEmpty()
+                && router.weights().expertScale() == null;
     }
 
     /** Whether {@link #queueSorted} does it. */
-    static boolean sorts(RouterConfig config, Routing routing) {
+    static boolean sorts(RouterConfig config, RouteInputs inputs, Routing routing) {
         long slots = routing.topkIds().numElements();
-        return isLocal(config) && slots > 0 && slots <= MAX_SORTED_SLOTS;
+        boolean plain = inputs.expertScale() == null && inputs.activeExperts() == null;
+        return plain && isLocal(config) && slots > 0 && slots <= MAX_SORTED_SLOTS;
     }
 
     /** Whether {@link #queue} does it: always where it can, because it is one kernel for three. */
@@ -64,7 +69,7 @@ final class DecodeRoute {
         Tensor weight = router.weights().weight();
         Tensor gate = router.sharedGate();
         return forced != DecodePath.LARGE
-                && isFusible(router.rule())
+                && isFusible(router)
                 && DecodePath.suits(routing.tokens(), routing.topK(), x.dtype(), weight.dtype())
                 && (gate == null || gate.dtype() == x.dtype());
     }
@@ -73,7 +78,7 @@ final class DecodeRoute {
     static long scratchElements(DType x, Router router, long tokens) {
         Tensor weight = router.weights().weight();
         long most = Math.min(tokens, DecodePath.MAX_TOKENS);
-        boolean may = isFusible(router.rule()) && DecodePath.suits(most, 1, x, weight.dtype());
+        boolean may = isFusible(router) && DecodePath.suits(most, 1, x, weight.dtype());
         return may ? shares(router) * most * rows(router) : 0;
     }
 

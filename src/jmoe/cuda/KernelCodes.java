@@ -2,7 +2,9 @@ package jmoe.cuda;
 
 import jmoe.ops.Activation;
 import jmoe.ops.RouterConfig.GroupScore;
+import jmoe.ops.RouterConfig.Scope;
 import jmoe.ops.RouterConfig.Score;
+import jmoe.ops.RouterConfig.Selection;
 import jmoe.ops.SingletonExperts;
 import jmoe.tensor.DType;
 
@@ -33,6 +35,22 @@ final class KernelCodes {
         return switch (score) {
             case SOFTMAX -> 0;
             case SIGMOID -> 1;
+            case SQRT_SOFTPLUS -> 2;
+            case NONE -> 3;
+        };
+    }
+
+    static int of(Selection selection) {
+        return switch (selection) {
+            case Selection.TopK topK -> 0;
+            case Selection.GroupLimited limited -> 1;
+            case Selection.SparseMixer mixer -> 2;
+            case Selection.ProductKeys keys -> 3;
+            case Selection.OnePerGroup one -> one.scope() == Scope.GLOBAL ? 4 : 5;
+            case Selection.TopP topP -> 6;
+            case Selection.EntropyK entropyK -> 7;
+            case Selection.TwoLevel two -> 8;
+            case Selection.Hash hash -> 9;
         };
     }
 
@@ -40,6 +58,7 @@ final class KernelCodes {
         return switch (score) {
             case MAX -> 0;
             case TOP2_SUM -> 1;
+            case TOP_SHARE_SUM -> 2;
         };
     }
 

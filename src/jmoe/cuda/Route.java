@@ -9,62 +9,89 @@ import jmoe.tensor.Tensor;
 
 import java.lang.foreign.Arena;
 
-/** {@code topkIds, topkWeights = rule(logits)}, then what a capacity drops. */
+/**
+ * {@code topkIds, topkWeights = rule(logits)}, then what a capacity drops and what scales experts.
+ */
 final class Route {
     private final CudaContext context;
     private final CudaModule module;
+    private final CudaModule scaleModule;
+    private final RareRoute rareRoute;
     private final RouteRule rule = new RouteRule(Arena.ofAuto());
     private final RouteCapacity within;
 
     Route(CudaContext context) {
         this.context = context;
         module = context.module("route");
+        scaleModule = context.module("route_scale");
+        rareRoute = new RareRoute(context);
         within = new RouteCapacity(context, rule);
     }
 
+    /** Addresses of what is written; of the best scores 0 if nobody asks for them. */
+    record Results(long ids, long weights, long bestScores, int tokens) {}
+
     void queue(
             Operands on, Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing) {
-        Capacity capacity = config.capacity();
-        Batch batch =
-                new Batch(
-                        on.in(logits),
-                        on.in(inputs.selectionBias()),
-                        on.in(inputs.tokenTypes()),
-                        (int) routing.tokens());
+        int tokens = (int) routing.tokens();
         long ids = on.out(routing.topkIds());
         long weights = on.out(routing.topkWeights());
-        if (capacity == null) {
-            route(batch, config, ids, weights, 0);
-            return;
+        boolean rare = RareRoute.takes(config, inputs);
+        long candidateBytes = rare ? rareRoute.keyBytes(config, tokens) : 0;
+        RouteScratch scratch = RouteScratch.of(context.scratch(), config, tokens, candidateBytes);
+        Capacity capacity = config.capacity();
+        boolean byScore = capacity != null && capacity.priority() == Priority.PROBABILITY;
+        long bestScores = byScore ? scratch.keys() : 0;
+        Results results = new Results(ids, weights, bestScores, tokens);
+        choose(on, logits, config, inputs, results, scratch);
+        if (capacity != null) {
+            RouterConfig ranking = capacity.ranking(config);
+            if (ranking != null) {
+                Results ranked = new Results(scratch.ranked(), scratch.rankedWeights(), 0, tokens);
+                choose(on, logits, ranking, inputs, ranked, scratch);
+            }
+            within.queue(
+                    new RouteCapacity.Batch(
+                            config, capacity, tokens, on.in(logits), ids, weights, scratch));
         }
-        CapacityScratch scratch =
-                CapacityScratch.of(context.scratch(), config, capacity, batch.tokens);
-        boolean byScore = capacity.priority() == Priority.PROBABILITY;
-        route(batch, config, ids, weights, byScore ? scratch.keys() : 0);
-        RouterConfig ranking = capacity.ranking(config);
-        if (ranking != null) {
-            route(batch, ranking, scratch.ranked(), scratch.rankedWeights(), 0);
+        if (inputs.expertScale() != null) {
+            scale(on.in(inputs.expertScale()), results, (long) tokens * config.topK());
         }
-        within.queue(
-                new RouteCapacity.Batch(
-                        config, capacity, batch.tokens, batch.logits, ids, weights, scratch));
     }
 
-    /** What tokens are routed by, on the device; 0 for what there is not. */
-    private record Batch(long logits, long bias, long tokenTypes, int tokens) {}
-
-    private void route(Batch batch, RouterConfig config, long ids, long weights, long bestScores) {
+    private void choose(
+            Operands on,
+            Tensor logits,
+            RouterConfig config,
+            RouteInputs inputs,
+            Results to,
+            RouteScratch scratch) {
+        if (RareRoute.takes(config, inputs)) {
+            rareRoute.queue(on, logits, config, inputs, to, scratch.candidates());
+            return;
+        }
         CudaKernel kernel = module.kernel("route");
         context.launch()
                 .of(kernel)
-                .pointer(batch.logits)
-                .pointer(batch.bias)
-                .pointer(batch.tokenTypes)
-                .pointer(ids)
-                .pointer(weights)
-                .pointer(bestScores)
-                .int32(batch.tokens)
+                .pointer(on.in(logits))
+                .pointer(on.in(inputs.selectionBias()))
+                .pointer(on.in(inputs.tokenTypes()))
+                .pointer(to.ids)
+                .pointer(to.weights)
+                .pointer(to.bestScores)
+                .int32(to.tokens)
                 .struct(rule.of(config), RouteRule.ALIGNMENT)
-                .run(kernel.blocks(batch.tokens));
+                .run(kernel.blocks(to.tokens));
+    }
+
+    private void scale(long expertScale, Results to, long slots) {
+        CudaKernel kernel = scaleModule.kernel("route_scale");
+        context.launch()
+                .of(kernel)
+                .pointer(to.ids)
+                .pointer(expertScale)
+                .pointer(to.weights)
+                .int64(slots)
+                .run(kernel.blocks(slots));
     }
 }

@@ -26,7 +26,7 @@ final class RouteCapacity {
             long logits,
             long ids,
             long weights,
-            CapacityScratch scratch) {
+            RouteScratch scratch) {
         int slots() {
             return Math.multiplyExact(tokens, config.topK());
         }
@@ -34,7 +34,7 @@ final class RouteCapacity {
 
     /** Queues the kernels that a capacity needs. */
     void queue(Batch on) {
-        CapacityScratch scratch = on.scratch;
+        RouteScratch scratch = on.scratch;
         boolean byWeight = on.capacity.priority() == Priority.WEIGHT;
         boolean normalisesLater = on.capacity.normaliseAfter();
         boolean moves = on.capacity.overflow().rounds() > 0;

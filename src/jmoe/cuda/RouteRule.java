@@ -10,9 +10,11 @@ import jmoe.ops.RouterConfig.Selection;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 
-/** A {@link RouterConfig} as the routing kernels read it: twelve I32, then three F64. */
+/** A {@link RouterConfig} as the routing kernels read it: 14 I32, then four F64. */
 final class RouteRule {
-    static final long BYTES = 12 * 4 + 3 * 8;
+    private static final int INTEGERS = 14;
+
+    static final long BYTES = INTEGERS * 4 + 4 * 8;
 
     static final long ALIGNMENT = 8;
 
@@ -28,7 +30,7 @@ final class RouteRule {
         set(1, config.topK());
         set(2, config.numLogits());
         set(3, KernelCodes.of(config.score()));
-        select(config.selection());
+        select(config);
         normalise(config.normalisation());
         boolean later = config.capacity() != null && config.capacity().normaliseAfter();
         set(9, later ? 1 : 0);
@@ -37,28 +39,40 @@ final class RouteRule {
         return struct;
     }
 
-    private void select(Selection selection) {
+    private void select(RouterConfig config) {
         set(5, 0);
         set(6, 0);
         set(7, 0);
         set(11, 0);
+        set(12, 0);
+        set(13, config.judgedPerGroup());
         setDouble(0, 0);
-        switch (selection) {
-            case Selection.TopK topK -> set(4, 0);
+        setDouble(3, 0);
+        set(4, KernelCodes.of(config.selection()));
+        switch (config.selection()) {
+            case Selection.TopK topK -> {}
             case Selection.GroupLimited limited -> {
-                set(4, 1);
                 set(5, limited.numGroups());
                 set(6, limited.topGroups());
                 set(7, KernelCodes.of(limited.groupScore()));
             }
-            case Selection.SparseMixer mixer -> {
-                set(4, 2);
-                setDouble(0, mixer.jitter());
+            case Selection.SparseMixer mixer -> setDouble(0, mixer.jitter());
+            case Selection.ProductKeys keys -> set(11, keys.numKeys());
+            case Selection.OnePerGroup one -> set(5, one.numGroups());
+            case Selection.TopP topP -> {
+                set(12, topP.min());
+                setDouble(3, topP.p());
             }
-            case Selection.ProductKeys keys -> {
-                set(4, 3);
-                set(11, keys.numKeys());
+            case Selection.EntropyK entropyK -> {
+                set(12, entropyK.min());
+                setDouble(3, entropyK.alpha());
             }
+            case Selection.TwoLevel two -> {
+                set(5, two.numGroups());
+                set(6, two.topGroups());
+                set(12, two.perGroup());
+            }
+            case Selection.Hash hash -> {}
         }
     }
 
@@ -89,6 +103,6 @@ final class RouteRule {
     }
 
     private void setDouble(int index, double value) {
-        struct.set(JAVA_DOUBLE, 12 * 4 + 8L * index, value);
+        struct.set(JAVA_DOUBLE, INTEGERS * 4 + 8L * index, value);
     }
 }

@@ -74,11 +74,7 @@ public final class Arguments {
         } else {
             Check.floatMatrix("logits", logits, "tokens", tokens, "numLogits", config.numLogits());
         }
-        Tensor selectionBias = inputs.selectionBias();
-        if (selectionBias != null) {
-            Check.vector(
-                    "selectionBias", selectionBias, DType.F32, "numExperts", config.numExperts());
-        }
+        RouteChecks.inputs(config, inputs, tokens);
         tokenTypes(inputs.tokenTypes(), config, tokens);
         outputI32("topkIds", routing.topkIds(), tokens, config.topK());
         Check.matrix(

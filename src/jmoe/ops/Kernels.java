@@ -66,12 +66,14 @@ public interface Kernels extends AutoCloseable {
      * NaN weights have the bits 0x7fc00000. Ids stay unique and in range whatever the logits. With
      * product keys, experts are ordered by the sum in double.
      *
+     * <p>Where a rule gives a token fewer than K experts, the other slots have id -1 and weight 0.
+     *
      * @param logits in, F32 or F64 [tokens, numLogits]
      * @param config the rule
      * @param inputs in: what else the rule reads. A token that is absent by its type gets ids -1
      *     and weights 0, as do the tokens of other types with {@link RouterConfig#tokenType} set
-     * @param routing out: topkIds, by falling candidate, and topkWeights; the other tensors are not
-     *     touched
+     * @param routing out: topkIds, by falling candidate where the selection says nothing else, and
+     *     topkWeights; the other tensors are not touched
      */
     void route(Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing);
 

@@ -95,6 +95,12 @@ public record MoeConfig(
         }
         int all = numExperts + numIdentityExperts + numNullExperts;
         for (RouterConfig router : routers) {
+            if (router.selection() instanceof RouterConfig.Selection.Hash) {
+                throw new IllegalArgumentException(
+                        "routers: expected rules that read logits, got "
+                                + router
+                                + "; a layer does not know its tokens' ids, so call Kernels.route");
+            }
             if (router.numExperts() != all || router.topK() != routers.getFirst().topK()) {
                 throw new IllegalArgumentException(
                         "routers: expected numExperts=" + all + " and one topK, got " + router);

@@ -58,6 +58,7 @@ public record MoeWeights(
                             kernels.prepare(router.weight(), arena),
                             copy(router.bias(), kernels, arena),
                             copy(router.selectionBias(), kernels, arena),
+                            copy(router.expertScale(), kernels, arena),
                             prepare(router.noiseWeight(), kernels, arena)));
         }
         return new MoeWeights(
@@ -79,7 +80,7 @@ public record MoeWeights(
         for (RouterWeights router : routers) {
             host |= isHost(router.weight());
             host |= isHost(router.bias()) || isHost(router.selectionBias());
-            host |= isHost(router.noiseWeight());
+            host |= isHost(router.expertScale()) || isHost(router.noiseWeight());
         }
         return host
                 || isHost(sharedGate)
@@ -125,6 +126,10 @@ public record MoeWeights(
             Tensor bias = routerWeights.selectionBias();
             if (bias != null) {
                 require("selectionBias", bias, router.numExperts());
+            }
+            Tensor scale = routerWeights.expertScale();
+            if (scale != null) {
+                require("expertScale", scale, router.numExperts());
             }
             ExpertWeights bank = experts.get(type);
             expect("numExperts", bank.numExperts(), config.numExperts());

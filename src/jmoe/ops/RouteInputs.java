@@ -16,10 +16,35 @@ import java.util.Map;
  *     it: so are the shared experts of a joint softmax (Uni-MoE-Audio)
  * @param tokenTypes I32 [tokens]; a token of negative type is absent. Null if all are there and the
  *     router serves every type
+ * @param expertScale F32 [numExperts], finite: multiplies the weight of a slot by that of its
+ *     expert, after everything else (Pangu Pro MoE); or null for 1. Dropped slots stay 0
+ * @param activeExperts I32 [numExperts]; an expert whose entry is 0 is never selected and is in no
+ *     softmax or group, as if it were not there (pruning, curricula). With fewer active experts
+ *     than K, slots are left empty. Not with product keys, SparseMixer or Hash. Null if all are
+ *     active
+ * @param tokenIds I32 [tokens], for {@link RouterConfig.Selection.Hash}; else null
+ * @param hashTable I32 [vocabulary, topK], expert ids for {@link RouterConfig.Selection.Hash}; or
+ *     null
  */
-public record RouteInputs(@Nullable Tensor selectionBias, @Nullable Tensor tokenTypes) {
+public record RouteInputs(
+        @Nullable Tensor selectionBias,
+        @Nullable Tensor tokenTypes,
+        @Nullable Tensor expertScale,
+        @Nullable Tensor activeExperts,
+        @Nullable Tensor tokenIds,
+        @Nullable Tensor hashTable) {
     /** Logits are all there is. */
     public static final RouteInputs NONE = new RouteInputs(null, null);
+
+    /**
+     * A bias and types, and nothing else.
+     *
+     * @param selectionBias as {@link #selectionBias}
+     * @param tokenTypes as {@link #tokenTypes}
+     */
+    public RouteInputs(@Nullable Tensor selectionBias, @Nullable Tensor tokenTypes) {
+        this(selectionBias, tokenTypes, null, null, null, null);
+    }
 
     /**
      * These inputs with a selection bias.
@@ -28,7 +53,7 @@ public record RouteInputs(@Nullable Tensor selectionBias, @Nullable Tensor token
      * @return a copy
      */
     public RouteInputs withSelectionBias(@Nullable Tensor bias) {
-        return new RouteInputs(bias, tokenTypes);
+        return new RouteInputs(bias, tokenTypes, expertScale, activeExperts, tokenIds, hashTable);
     }
 
     /**
@@ -38,7 +63,40 @@ public record RouteInputs(@Nullable Tensor selectionBias, @Nullable Tensor token
      * @return a copy
      */
     public RouteInputs withTokenTypes(@Nullable Tensor types) {
-        return new RouteInputs(selectionBias, types);
+        return new RouteInputs(
+                selectionBias, types, expertScale, activeExperts, tokenIds, hashTable);
+    }
+
+    /**
+     * These inputs with a factor for each expert.
+     *
+     * @param scale as {@link #expertScale}
+     * @return a copy
+     */
+    public RouteInputs withExpertScale(@Nullable Tensor scale) {
+        return new RouteInputs(
+                selectionBias, tokenTypes, scale, activeExperts, tokenIds, hashTable);
+    }
+
+    /**
+     * These inputs with a choice of experts.
+     *
+     * @param active as {@link #activeExperts}
+     * @return a copy
+     */
+    public RouteInputs withActiveExperts(@Nullable Tensor active) {
+        return new RouteInputs(selectionBias, tokenTypes, expertScale, active, tokenIds, hashTable);
+    }
+
+    /**
+     * These inputs with what a hash reads.
+     *
+     * @param ids as {@link #tokenIds}
+     * @param table as {@link #hashTable}
+     * @return a copy
+     */
+    public RouteInputs withTokenIds(@Nullable Tensor ids, @Nullable Tensor table) {
+        return new RouteInputs(selectionBias, tokenTypes, expertScale, activeExperts, ids, table);
     }
 
     /**
@@ -49,7 +107,9 @@ public record RouteInputs(@Nullable Tensor selectionBias, @Nullable Tensor token
      * @return what {@link Kernels#route} reads of them
      */
     public static RouteInputs of(RouterWeights weights, @Nullable Tensor tokenTypes) {
-        return NONE.withSelectionBias(weights.selectionBias()).withTokenTypes(tokenTypes);
+        return NONE.withSelectionBias(weights.selectionBias())
+                .withTokenTypes(tokenTypes)
+                .withExpertScale(weights.expertScale());
     }
 
     /**
@@ -61,6 +121,10 @@ public record RouteInputs(@Nullable Tensor selectionBias, @Nullable Tensor token
         Map<String, Tensor> named = new LinkedHashMap<>();
         put(named, "selectionBias", selectionBias);
         put(named, "tokenTypes", tokenTypes);
+        put(named, "expertScale", expertScale);
+        put(named, "activeExperts", activeExperts);
+        put(named, "tokenIds", tokenIds);
+        put(named, "hashTable", hashTable);
         return named;
     }
 

@@ -81,7 +81,11 @@ public record RouterConfig(
         /** exp(z_e) / sum_j exp(z_j) over all experts. */
         SOFTMAX,
         /** 1 / (1 + exp(-z)). */
-        SIGMOID
+        SIGMOID,
+        /** sqrt(log(1 + exp(z))) (DeepSeek-V4). */
+        SQRT_SOFTPLUS,
+        /** The logit itself. */
+        NONE
     }
 
     /**
@@ -92,6 +96,8 @@ public record RouterConfig(
      * <p>NaN logits count as absent, so that a NaN is only selected where fewer than K numbers are
      * left. A softmax whose largest logit is infinite stands for its limit here: equal scores for
      * all logits at that maximum, 0 for the others. The weights of such a softmax are NaN.
+     *
+     * <p>A slot that is left without an expert has id -1 and weight 0.
      */
     public sealed interface Selection {
         /** The K best. */
@@ -135,6 +141,88 @@ public record RouterConfig(
                 require(numKeys >= 1, "numKeys", "at least 1", numKeys);
             }
         }
+
+        /**
+         * The best of each group of consecutive experts: slot g holds the choice of group g (MoGE
+         * of Pangu Pro; the prototypes of M6-T). NaN is only selected where a group has no number.
+         *
+         * @param numGroups groups; divides E and is K
+         * @param scope what a softmax runs over
+         */
+        record OnePerGroup(int numGroups, Scope scope) implements Selection {}
+
+        /**
+         * The shortest run of experts, by falling candidate, whose scores sum to at least p
+         * (Dynamic_MoE, Huang 2024): the expert that reaches p is the last. At least {@code min}
+         * and at most K, all K where the sum stays below p. The scores of the run are normalised
+         * among themselves; published are softmax scores as they are. NaN logits only fill up to
+         * {@code min}.
+         *
+         * @param p what the scores sum to; finite, above 0
+         * @param min fewest experts, 1 to K
+         */
+        record TopP(double p, int min) implements Selection {
+            /** Checks the number. */
+            public TopP {
+                require(p > 0 && p < Double.POSITIVE_INFINITY, "p", "a finite number above 0", p);
+            }
+        }
+
+        /**
+         * The k best with k = min(K, max(min, ceil(alpha H))), where H, in nats, is the entropy of
+         * the softmax over all logits that are numbers, whatever the score: the less certain the
+         * router, the more experts.
+         *
+         * @param alpha experts per nat; finite, at least 0
+         * @param min fewest experts, 1 to K
+         */
+        record EntropyK(double alpha, int min) implements Selection {
+            /** Checks the number. */
+            public EntropyK {
+                requireAtLeast0("alpha", alpha);
+            }
+        }
+
+        /**
+         * The best groups of consecutive experts, and in each of them the best experts: slot i
+         * {@code perGroup} + j holds the j-th of the i-th group. The weight is the group's among
+         * groups times the expert's in its group (hierarchical MoE, Shazeer 2017), both of one
+         * softmax over all experts, where a group has the sum of its experts; the original has
+         * logits of their own for groups. {@link Normalisation.None} leaves both as they are: the
+         * product is the softmax over all experts. {@link Normalisation.Sum} with epsilon 0 divides
+         * by what was selected at each level, so that all weights sum to 1. A group is judged by
+         * the sum of its candidates.
+         *
+         * <p>Scores are those of a softmax, and capacities do not normalise.
+         *
+         * @param numGroups groups; divides E
+         * @param topGroups groups of a token
+         * @param perGroup experts of each; topGroups times perGroup is K
+         */
+        record TwoLevel(int numGroups, int topGroups, int perGroup) implements Selection {}
+
+        /**
+         * By the token's id alone (Hash Layers, Roller 2021): there are no logits. With {@link
+         * RouteInputs#hashTable} the experts are those of the id's row, where what is not an expert
+         * leaves its slot empty; an id outside the table, or a negative one, has no expert.
+         *
+         * <p>Without a table the k-th choice is h(id + k 0x9e3779b9) mod E, or the next expert
+         * behind it, cyclically, that is not chosen yet, where h is the finaliser of MurmurHash3 in
+         * 32 bits: x ^= x &gt;&gt;&gt; 16, x *= 0x85ebca6b, x ^= x &gt;&gt;&gt; 13, x *=
+         * 0xc2b2ae35, x ^= x &gt;&gt;&gt; 16.
+         *
+         * <p>Every score is 1, so that tokens cannot queue by probability. A selection bias does
+         * not apply.
+         */
+        record Hash() implements Selection {}
+    }
+
+    /** What a softmax runs over. */
+    public enum Scope {
+        /** All experts. */
+        GLOBAL,
+        /** The experts of a group; for softmax scores only. */
+        LOCAL
     }
 
     /** How a group of experts is judged. */
@@ -142,7 +230,12 @@ public record RouterConfig(
         /** By its best candidate. */
         MAX,
         /** By the sum of its two best candidates. */
-        TOP2_SUM
+        TOP2_SUM,
+        /**
+         * By the sum of its floor(K / topGroups) best candidates, at least one (Megatron's {@code
+         * group_limited_topk}).
+         */
+        TOP_SHARE_SUM
     }
 
     /** How the scores s of the K selected experts become weights. */
@@ -200,43 +293,7 @@ public record RouterConfig(
             String expected = "a divisor of numExperts=" + numExperts;
             require(divides, "numDevices", expected, capacity.numDevices());
         }
-        switch (selection) {
-            case Selection.GroupLimited g -> {
-                if (g.numGroups < 1
-                        || numExperts % g.numGroups != 0
-                        || g.topGroups < 1
-                        || g.topGroups > g.numGroups
-                        || (long) numExperts / g.numGroups * g.topGroups < topK) {
-                    throw new IllegalArgumentException(
-                            "selection: expected numGroups dividing numExperts="
-                                    + numExperts
-                                    + " and topGroups holding at least topK="
-                                    + topK
-                                    + " experts, got "
-                                    + g);
-                }
-            }
-            case Selection.SparseMixer m -> {
-                if (topK != 2) {
-                    throw new IllegalArgumentException(
-                            "topK: expected 2 with SparseMixer, got " + topK);
-                }
-                if (capacity != null) {
-                    throw new IllegalArgumentException(
-                            "capacity: expected none with SparseMixer, got " + capacity);
-                }
-            }
-            case Selection.ProductKeys p -> {
-                if ((long) p.numKeys * p.numKeys != numExperts) {
-                    throw new IllegalArgumentException(
-                            "numKeys: expected its square to be numExperts="
-                                    + numExperts
-                                    + ", got "
-                                    + p.numKeys);
-                }
-            }
-            case Selection.TopK t -> {}
-        }
+        SelectionChecks.require(numExperts, topK, score, selection, normalisation, capacity);
         logitTransforms = List.copyOf(logitTransforms);
         checkTransforms(logitTransforms, selection);
     }
@@ -328,10 +385,14 @@ public record RouterConfig(
     /**
      * Columns of the logits.
      *
-     * @return E, or 2n with product keys
+     * @return E, 2n with product keys, or 0 with a hash
      */
     public int numLogits() {
-        return selection instanceof Selection.ProductKeys p ? 2 * p.numKeys : numExperts;
+        return switch (selection) {
+            case Selection.ProductKeys p -> 2 * p.numKeys;
+            case Selection.Hash h -> 0;
+            default -> numExperts;
+        };
     }
 
     /**
@@ -347,9 +408,43 @@ public record RouterConfig(
     /**
      * Whether the scores themselves, not only their order, decide the groups.
      *
-     * @return true with {@link GroupScore#TOP2_SUM}
+     * @return true where groups are judged by a sum
      */
     public boolean judgesGroupsBySum() {
-        return selection instanceof Selection.GroupLimited g && g.groupScore == GroupScore.TOP2_SUM;
+        return selection instanceof Selection.TwoLevel
+                || selection instanceof Selection.GroupLimited g && g.groupScore != GroupScore.MAX;
+    }
+
+    /**
+     * How many of its best candidates a group is judged by.
+     *
+     * @return 0 where groups are not limited
+     */
+    public int judgedPerGroup() {
+        if (!(selection instanceof Selection.GroupLimited limited)) {
+            return 0;
+        }
+        int wanted =
+                switch (limited.groupScore) {
+                    case MAX -> 1;
+                    case TOP2_SUM -> 2;
+                    case TOP_SHARE_SUM -> topK / limited.topGroups;
+                };
+        return Math.min(wanted, numExperts / limited.numGroups);
+    }
+
+    /**
+     * Whether the weights are a softmax over the selected logits alone, which no logit that is not
+     * selected can make NaN.
+     *
+     * @return true for softmax scores over all experts that are divided by their plain sum
+     */
+    public boolean isSoftmaxOfSelected() {
+        return score == Score.SOFTMAX
+                && normalisation instanceof Normalisation.Sum sum
+                && sum.epsilon == 0
+                && !(selection instanceof Selection.Hash)
+                && !(selection instanceof Selection.TwoLevel)
+                && !(selection instanceof Selection.OnePerGroup o && o.scope == Scope.LOCAL);
     }
 }

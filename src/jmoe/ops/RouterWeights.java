@@ -15,6 +15,7 @@ import java.util.Arrays;
  * @param weight F32, F16 or BF16 [1, numLogits, H], one group of a grouped GEMM
  * @param bias F32 [1, numLogits], added to the logits, or null
  * @param selectionBias F32 [numExperts], added to the scores for the selection only, or null
+ * @param expertScale F32 [numExperts], multiplies the weights of the selected experts, or null
  * @param noiseWeight F32, F16 or BF16 [1, numLogits, H], makes the noise logits of {@link
  *     LogitTransform.LearnedNoise}; or null
  */
@@ -22,6 +23,7 @@ public record RouterWeights(
         Tensor weight,
         @Nullable Tensor bias,
         @Nullable Tensor selectionBias,
+        @Nullable Tensor expertScale,
         @Nullable Tensor noiseWeight) {
     /** Checks types and shapes against each other. */
     public RouterWeights {
@@ -42,17 +44,6 @@ public record RouterWeights(
         }
     }
 
-    /**
-     * A router without learned noise.
-     *
-     * @param weight as {@link #weight}
-     * @param bias as {@link #bias}
-     * @param selectionBias as {@link #selectionBias}
-     */
-    public RouterWeights(Tensor weight, @Nullable Tensor bias, @Nullable Tensor selectionBias) {
-        this(weight, bias, selectionBias, null);
-    }
-
     /** Refuses a rule that needs more than there is. */
     void requireNoiseFor(RouterConfig rule) {
         if (rule.learnsNoise() && noiseWeight == null) {
@@ -62,5 +53,16 @@ public record RouterWeights(
                             + " because the rule has LearnedNoise, got none; give it to"
                             + " RouterWeights, or take the transform out of the rule");
         }
+    }
+
+    /**
+     * A router that scales no expert and learns no noise.
+     *
+     * @param weight as {@link #weight}
+     * @param bias as {@link #bias}
+     * @param selectionBias as {@link #selectionBias}
+     */
+    public RouterWeights(Tensor weight, @Nullable Tensor bias, @Nullable Tensor selectionBias) {
+        this(weight, bias, selectionBias, null, null);
     }
 }

@@ -2,8 +2,8 @@ package jmoe.reference;
 
 import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
-import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Normalisation;
+import jmoe.ops.RouterConfig.Scope;
 import jmoe.ops.RouterConfig.Score;
 import jmoe.ops.RouterConfig.Selection;
 import jmoe.ops.Routing;
@@ -16,7 +16,8 @@ import java.util.Arrays;
 /** The rules of {@link RouterConfig}, one token after the other. */
 final class ReferenceRouter {
     private final RouterConfig config;
-    private final @Nullable Tensor selectionBias;
+    private final RouteInputs inputs;
+    private final ReferenceSelection selection;
     private final double[] logits;
     private final double[] scores;
     private final double[] candidates;
@@ -24,22 +25,24 @@ final class ReferenceRouter {
     private final int[] ids;
     private final double[] weights;
 
-    /** Whether a softmax over all experts is undefined, and with it every weight. */
-    private boolean sumIsNan;
+    /** Whether the softmax that an expert is in is undefined, and with it the expert's weight. */
+    private final boolean[] undefined;
 
-    private ReferenceRouter(RouterConfig config, @Nullable Tensor selectionBias) {
+    private ReferenceRouter(RouterConfig config, RouteInputs inputs) {
         this.config = config;
-        this.selectionBias = selectionBias;
+        this.inputs = inputs;
         logits = new double[config.numExperts()];
         scores = new double[config.numExperts()];
         candidates = new double[config.numExperts()];
         free = new boolean[config.numExperts()];
         ids = new int[config.topK()];
         weights = new double[config.topK()];
+        undefined = new boolean[config.numExperts()];
+        selection = new ReferenceSelection(config, logits, scores, candidates, free, ids);
     }
 
     static void route(Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing) {
-        ReferenceRouter router = new ReferenceRouter(config, inputs.selectionBias());
+        ReferenceRouter router = new ReferenceRouter(config, inputs);
         Tensor tokenTypes = inputs.tokenTypes();
         int tokens = Math.toIntExact(routing.tokens());
         int topK = config.topK();
@@ -48,8 +51,7 @@ final class ReferenceRouter {
         for (int token = 0; token < tokens; token++) {
             boolean served = tokenTypes == null || config.serves(tokenTypes.getInt(token));
             if (served) {
-                router.readLogits(logits, token, tokens);
-                router.routeToken();
+                router.routeToken(logits, token, tokens);
                 bestScores[token] = router.bestScore();
                 weights[token] = router.weights.clone();
             }
@@ -62,9 +64,12 @@ final class ReferenceRouter {
             new ReferenceCapacity(logits, config, routing.topkIds(), weights)
                     .apply(bestScores, ranked);
         }
+        Tensor scale = inputs.expertScale();
         for (int token = 0; token < tokens; token++) {
             for (int k = 0; k < topK; k++) {
                 double weight = weights[token][k];
+                int id = routing.topkIds().getInt((long) token * topK + k);
+                weight *= scale == null || id < 0 ? 1 : scale.getDouble(id);
                 // One NaN for all, so that a repeated call gives the same bits.
                 routing.topkWeights()
                         .setDouble(
@@ -81,14 +86,37 @@ final class ReferenceRouter {
         if (ranking == null) {
             return null;
         }
-        ReferenceRouter router = new ReferenceRouter(ranking, inputs.selectionBias());
+        ReferenceRouter router = new ReferenceRouter(ranking, inputs);
         int[][] ranked = new int[tokens][];
         for (int token = 0; token < tokens; token++) {
-            router.readLogits(logits, token, tokens);
-            router.routeToken();
+            router.routeToken(logits, token, tokens);
             ranked[token] = router.ids.clone();
         }
         return ranked;
+    }
+
+    private void routeToken(Tensor all, long token, long tokens) {
+        if (config.selection() instanceof Selection.Hash) {
+            ReferenceHash.select(inputs, token, config.numExperts(), ids);
+            Arrays.fill(scores, 1);
+            weigh();
+            return;
+        }
+        readLogits(all, token, tokens);
+        freeActive();
+        if (config.selection() instanceof Selection.SparseMixer mixer) {
+            sparseMixer(mixer.jitter());
+            return;
+        }
+        score();
+        Tensor bias = inputs.selectionBias();
+        boolean byLogit = bias == null && !config.judgesGroupsBySum();
+        for (int e = 0; e < logits.length; e++) {
+            candidates[e] =
+                    byLogit ? logits[e] : scores[e] + (bias == null ? 0 : bias.getDouble(e));
+        }
+        selection.select();
+        weigh();
     }
 
     private void readLogits(Tensor all, long token, long tokens) {
@@ -107,112 +135,121 @@ final class ReferenceRouter {
         return all.getDouble(token * config.numExperts() + expert);
     }
 
-    private void routeToken() {
-        Arrays.fill(free, true);
-        if (config.selection() instanceof Selection.SparseMixer mixer) {
-            sparseMixer(mixer.jitter());
+    private void freeActive() {
+        for (int e = 0; e < free.length; e++) {
+            free[e] = isActive(e);
+        }
+    }
+
+    private boolean isActive(int expert) {
+        Tensor active = inputs.activeExperts();
+        return active == null || active.getInt(expert) != 0;
+    }
+
+    /** A softmax over all experts, over each group's, or each expert's own score. */
+    private void score() {
+        if (config.score() == Score.SOFTMAX) {
+            int width =
+                    config.selection() instanceof Selection.OnePerGroup one
+                                    && one.scope() == Scope.LOCAL
+                            ? logits.length / one.numGroups()
+                            : logits.length;
+            for (int from = 0; from < logits.length; from += width) {
+                softmax(from, from + width);
+            }
             return;
         }
-        score();
-        boolean byLogit = selectionBias == null && !config.judgesGroupsBySum();
         for (int e = 0; e < logits.length; e++) {
-            double bias = selectionBias == null ? 0 : selectionBias.getDouble(e);
-            candidates[e] = byLogit ? logits[e] : scores[e] + bias;
+            double z = logits[e];
+            scores[e] =
+                    switch (config.score()) {
+                        case SIGMOID -> ReferenceKernels.sigmoid(z);
+                        case SQRT_SOFTPLUS -> Math.sqrt(softplus(z));
+                        default -> z;
+                    };
         }
-        if (config.selection() instanceof Selection.GroupLimited limited) {
-            keepBestGroups(limited);
-        }
-        for (int k = 0; k < ids.length; k++) {
-            ids[k] = takeBest(candidates, free, 0, free.length);
-        }
-        weigh();
+    }
+
+    /** log(1 + exp(z)), where exp neither overflows nor is lost beside 1. */
+    private static double softplus(double z) {
+        return Math.max(z, 0) + Math.log1p(Math.exp(-Math.abs(z)));
     }
 
     /**
      * Scores of the numbers, as if NaN logits were not there, so that they cannot decide who is
      * chosen; with an infinite maximum the limit of the softmax, all equal at the maximum.
      */
-    private void score() {
+    private void softmax(int from, int to) {
         boolean anyNan = false;
         double max = Double.NEGATIVE_INFINITY;
-        for (double z : logits) {
-            anyNan |= Double.isNaN(z);
-            max = z > max ? z : max;
+        for (int e = from; e < to; e++) {
+            anyNan |= free[e] && Double.isNaN(logits[e]);
+            max = free[e] && logits[e] > max ? logits[e] : max;
         }
-        boolean softmax = config.score() == Score.SOFTMAX;
         double sum = 0;
-        for (int e = 0; e < logits.length; e++) {
+        for (int e = from; e < to; e++) {
             double z = logits[e];
-            scores[e] = softmax ? Math.exp(z == max ? 0 : z - max) : ReferenceKernels.sigmoid(z);
-            sum += Double.isNaN(z) ? 0 : scores[e];
+            scores[e] = Math.exp(z == max ? 0 : z - max);
+            sum += Double.isNaN(z) || !free[e] ? 0 : scores[e];
         }
-        if (softmax) {
-            for (int e = 0; e < scores.length; e++) {
-                scores[e] /= sum;
-            }
-        }
-        sumIsNan = softmax && (anyNan || Double.isInfinite(max));
-    }
-
-    /** Takes the best free entry of a range; the lowest index of equals, NaN below every number. */
-    private static int takeBest(double[] values, boolean[] free, int from, int to) {
-        int best = -1;
-        for (int i = from; i < to; i++) {
-            if (free[i] && (best < 0 || ranksAbove(values[i], values[best]))) {
-                best = i;
-            }
-        }
-        free[best] = false;
-        return best;
-    }
-
-    private static boolean ranksAbove(double a, double b) {
-        return a > b || (Double.isNaN(b) && !Double.isNaN(a));
-    }
-
-    /** Leaves only the experts of the best groups free: at least K. */
-    private void keepBestGroups(Selection.GroupLimited limited) {
-        int groupSize = candidates.length / limited.numGroups();
-        double[] groupScores = new double[limited.numGroups()];
-        boolean[] out = new boolean[limited.numGroups()];
-        Arrays.fill(out, true);
-        for (int g = 0; g < groupScores.length; g++) {
-            int from = g * groupSize;
-            groupScores[g] = candidates[takeBest(candidates, free, from, from + groupSize)];
-            if (limited.groupScore() == GroupScore.TOP2_SUM && groupSize > 1) {
-                groupScores[g] += candidates[takeBest(candidates, free, from, from + groupSize)];
-            }
-        }
-        for (int k = 0; k < limited.topGroups(); k++) {
-            takeBest(groupScores, out, 0, out.length);
-        }
-        for (int e = 0; e < free.length; e++) {
-            free[e] = !out[e / groupSize];
+        for (int e = from; e < to; e++) {
+            scores[e] /= sum;
+            undefined[e] = anyNan || Double.isInfinite(max);
         }
     }
 
     private void weigh() {
         double[] s = new double[ids.length];
-        if (config.score() == Score.SOFTMAX
-                && config.normalisation() instanceof Normalisation.Sum sum
-                && sum.epsilon() == 0) {
-            // The softmax over the selected logits: the same weights, without underflow.
+        if (config.isSoftmaxOfSelected()) {
+            // The same weights as scores over their sum, without underflow.
             double max = Double.NEGATIVE_INFINITY;
             for (int id : ids) {
-                max = Math.max(max, logits[id]);
+                max = id < 0 ? max : Math.max(max, logits[id]);
             }
             for (int k = 0; k < s.length; k++) {
-                s[k] = Math.exp(logits[ids[k]] - max);
+                s[k] = ids[k] < 0 ? 0 : Math.exp(logits[ids[k]] - max);
             }
         } else {
             for (int k = 0; k < s.length; k++) {
-                s[k] = sumIsNan ? Double.NaN : scores[ids[k]];
+                s[k] = ids[k] < 0 ? 0 : undefined[ids[k]] ? Double.NaN : scores[ids[k]];
             }
         }
         boolean later = config.capacity() != null && config.capacity().normaliseAfter();
-        double divisor = later ? 1 : divisor(config.normalisation(), s);
+        boolean levels = config.selection() instanceof Selection.TwoLevel;
+        if (levels && config.normalisation() instanceof Normalisation.Sum) {
+            normaliseLevels(s);
+        }
+        double divisor = later || levels ? 1 : divisor(config.normalisation(), s);
         for (int k = 0; k < s.length; k++) {
-            weights[k] = s[k] / divisor * (later ? 1 : config.factor());
+            weights[k] = ids[k] < 0 ? 0 : s[k] / divisor * (later ? 1 : config.factor());
+        }
+    }
+
+    /** Divides the share of a group by that of all selected, of an expert by its group's. */
+    private void normaliseLevels(double[] s) {
+        Selection.TwoLevel two = (Selection.TwoLevel) config.selection();
+        int width = logits.length / two.numGroups();
+        freeActive();
+        double[] shares = new double[two.topGroups()];
+        double all = 0;
+        for (int i = 0; i < shares.length; i++) {
+            int id = ids[i * two.perGroup()];
+            if (id >= 0) {
+                int from = id / width * width;
+                shares[i] = ReferenceSelection.sumOfNumbers(scores, free, from, from + width);
+                all += shares[i];
+            }
+        }
+        for (int i = 0; i < shares.length; i++) {
+            double selected = 0;
+            for (int j = 0; j < two.perGroup(); j++) {
+                selected += s[i * two.perGroup() + j];
+            }
+            for (int j = 0; j < two.perGroup(); j++) {
+                int k = i * two.perGroup() + j;
+                // The weight of a group without weight is 0, whatever its experts share.
+                s[k] = s[k] == 0 ? 0 : shares[i] / all * (s[k] / selected);
+            }
         }
     }
 
@@ -239,7 +276,7 @@ final class ReferenceRouter {
     private void sparseMixer(double jitter) {
         double[] rest = logits.clone();
         for (int k = 0; k < 2; k++) {
-            ids[k] = takeBest(rest, free, 0, free.length);
+            ids[k] = ReferenceSelection.takeBest(rest, free, 0, free.length);
             double max = rest[ids[k]];
             double sum = 0;
             for (int e = 0; e < rest.length; e++) {
@@ -253,10 +290,13 @@ final class ReferenceRouter {
         }
     }
 
+    /** NaN if one of the scores is. */
     private double bestScore() {
-        double best = sumIsNan ? Double.NaN : Double.NEGATIVE_INFINITY;
-        for (double s : scores) {
-            best = Math.max(best, s);
+        double best = Double.NEGATIVE_INFINITY;
+        for (int e = 0; e < scores.length; e++) {
+            if (isActive(e)) {
+                best = Math.max(best, undefined[e] ? Double.NaN : scores[e]);
+            }
         }
         return best;
     }

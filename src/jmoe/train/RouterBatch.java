@@ -1,7 +1,6 @@
 package jmoe.train;
 
 import jmoe.ops.RouterConfig;
-import jmoe.ops.RouterConfig.Score;
 import jmoe.ops.RouterConfig.Selection;
 import jmoe.ops.Routing;
 import jmoe.tensor.Check;
@@ -55,7 +54,8 @@ public record RouterBatch(
 
     /** Checks types and shapes against each other. */
     public RouterBatch {
-        if (config.selection() instanceof Selection.ProductKeys) {
+        if (config.selection() instanceof Selection.ProductKeys
+                || config.selection() instanceof Selection.Hash) {
             throw new IllegalArgumentException(
                     "config: expected a logit for each expert, got " + config.selection());
         }
@@ -230,8 +230,8 @@ public record RouterBatch(
     }
 
     /**
-     * The distribution of a token over experts: softmax of its logits, or with sigmoid scores those
-     * divided by their sum (DeepSeek-V3).
+     * The distribution of a token over experts: softmax of its logits, or with scores of sigmoid or
+     * sqrt(softplus) those divided by their sum (DeepSeek-V3).
      *
      * @param token its index
      * @param to out, [numExperts]
@@ -245,14 +245,20 @@ public record RouterBatch(
         double sum = 0;
         for (int e = 0; e < to.length; e++) {
             to[e] =
-                    config.score() == Score.SOFTMAX
-                            ? Math.exp(to[e] - max)
-                            : 1 / (1 + Math.exp(-to[e]));
+                    switch (config.score()) {
+                        case SOFTMAX, NONE -> Math.exp(to[e] - max);
+                        case SIGMOID -> 1 / (1 + Math.exp(-to[e]));
+                        case SQRT_SOFTPLUS -> Math.sqrt(softplus(to[e]));
+                    };
             sum += to[e];
         }
         for (int e = 0; e < to.length; e++) {
             to[e] /= sum;
         }
+    }
+
+    private static double softplus(double z) {
+        return Math.max(z, 0) + Math.log1p(Math.exp(-Math.abs(z)));
     }
 
     /**

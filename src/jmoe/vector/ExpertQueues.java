@@ -199,6 +199,7 @@ final class ExpertQueues {
         }
         return score == Score.SOFTMAX
                 ? Math.exp(logit - other)
-                : TokenRouter.sigmoid(logit) / TokenRouter.sigmoid(other);
+                : TokenRouter.ownScore(Score.SIGMOID, logit)
+                        / TokenRouter.ownScore(Score.SIGMOID, other);
     }
 }

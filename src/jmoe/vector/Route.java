@@ -42,6 +42,10 @@ final class Route {
             Elements logits,
             @Nullable Elements bias,
             @Nullable Elements tokenTypes,
+            @Nullable Elements expertScale,
+            @Nullable Elements activeExperts,
+            @Nullable TokenHash hash,
+            boolean isRare,
             Elements ids,
             Elements weights,
             RouterConfig config,
@@ -69,7 +73,13 @@ final class Route {
         }
 
         long grain() {
-            return Math.max(1, GRAIN_LOGITS / config.numLogits());
+            return Math.max(1, GRAIN_LOGITS / Math.max(1, config.numLogits()));
+        }
+
+        /** What a weight is multiplied by when all else is done. */
+        float scale(long slot) {
+            int id = expertScale == null ? -1 : ids.getInt(slot);
+            return expertScale == null || id < 0 ? 1 : expertScale.getFloat(id);
         }
     }
 
@@ -79,6 +89,10 @@ final class Route {
                         Elements.of(logits, workers),
                         elements(inputs.selectionBias()),
                         elements(inputs.tokenTypes()),
+                        elements(inputs.expertScale()),
+                        elements(inputs.activeExperts()),
+                        hash(inputs),
+                        inputs.activeExperts() != null || RareRouter.serves(config),
                         Elements.of(routing.topkIds(), workers),
                         Elements.of(routing.topkWeights(), workers),
                         config,
@@ -104,6 +118,17 @@ final class Route {
         return tensor == null ? null : Elements.of(tensor, workers);
     }
 
+    private @Nullable TokenHash hash(RouteInputs inputs) {
+        Tensor ids = inputs.tokenIds();
+        Tensor table = inputs.hashTable();
+        return ids == null
+                ? null
+                : new TokenHash(
+                        Elements.of(ids, workers),
+                        elements(table),
+                        table == null ? 0 : table.dim(0));
+    }
+
     private static TokenRouter router(
             @Nullable TokenRouter[] routers, int worker, RouterConfig config) {
         TokenRouter router = routers[worker];
@@ -117,7 +142,11 @@ final class Route {
     private static void routeToken(TokenRouter router, Batch batch, int token) {
         int topK = batch.config.topK();
         boolean served = batch.serves(token);
-        if (served) {
+        if (served && batch.hash != null) {
+            router.routeByHash(batch.hash, token);
+        } else if (served && batch.isRare) {
+            router.routeRarely(batch.logits, batch.bias, batch.activeExperts, token);
+        } else if (served) {
             router.route(batch.logits, batch.bias, token, batch.tokens);
         }
         for (int k = 0; k < topK; k++) {
@@ -130,10 +159,10 @@ final class Route {
             Batch batch, int token, double @Nullable [] weights, int from) {
         int topK = batch.config.topK();
         for (int k = 0; k < topK; k++) {
-            float weight = weights == null ? 0 : (float) weights[from + k];
+            long slot = (long) token * topK + k;
+            float weight = weights == null ? 0 : (float) (weights[from + k] * batch.scale(slot));
             // One NaN for all, so that a repeated call gives the same bits.
-            batch.weights.setFloat(
-                    (long) token * topK + k, Float.isNaN(weight) ? Float.NaN : weight);
+            batch.weights.setFloat(slot, Float.isNaN(weight) ? Float.NaN : weight);
         }
     }
 

@@ -8,6 +8,8 @@ import jmoe.ops.RouterConfig.Selection;
 
 import org.jspecify.annotations.Nullable;
 
+import java.util.Arrays;
+
 /**
  * The rules of {@link RouterConfig} for one token at a time, in double: selection must not depend
  * on how a score is rounded. {@code Math.exp} and {@code Math.pow} may be used because the JVM's
@@ -31,6 +33,9 @@ final class TokenRouter {
     private final double[] chosenScores;
     private double bestScore;
 
+    /** Routes what has a fast way neither here nor by halves. */
+    private @Nullable RareRouter rare;
+
     /** Whether a softmax over all experts is undefined, and with it every weight. */
     private boolean sumIsNan;
 
@@ -48,10 +53,7 @@ final class TokenRouter {
         chosenLogits = new double[topK];
         chosenScores = new double[topK];
         top = new TopK(topK);
-        softmaxOfChosen =
-                config.score() == Score.SOFTMAX
-                        && config.normalisation() instanceof Normalisation.Sum sum
-                        && sum.epsilon() == 0;
+        softmaxOfChosen = config.isSoftmaxOfSelected();
         normalisesLater = config.capacity() != null && config.capacity().normaliseAfter();
         ranksTokens =
                 config.capacity() != null && config.capacity().priority() != Priority.POSITION;
@@ -102,6 +104,51 @@ final class TokenRouter {
         weigh();
     }
 
+    /**
+     * The same by the rules of {@link RareRouter}.
+     *
+     * @param all logits of the batch
+     * @param bias selection bias, or null
+     * @param active which experts are active, or null
+     * @param token which token
+     */
+    void routeRarely(Elements all, @Nullable Elements bias, @Nullable Elements active, long token) {
+        if (rare == null) {
+            rare = new RareRouter(config, ids, weights);
+        }
+        rare.route(all, bias, active, token);
+        bestScore = ranksTokens ? rare.bestScore() : 0;
+        finish(!(config.selection() instanceof Selection.TwoLevel));
+    }
+
+    /**
+     * Routes a token by its id.
+     *
+     * @param hash what is read of tokens
+     * @param token which token
+     */
+    void routeByHash(TokenHash hash, long token) {
+        hash.select(token, config.numExperts(), ids);
+        Arrays.fill(weights, 1);
+        bestScore = 1;
+        finish(true);
+    }
+
+    /** Normalises where slots may be empty, which stay 0 whatever is divided by. */
+    private void finish(boolean normalises) {
+        for (int k = 0; k < ids.length; k++) {
+            weights[k] = ids[k] < 0 ? 0 : weights[k];
+        }
+        if (normalisesLater) {
+            return;
+        }
+        double divisor =
+                normalises ? divisor(config.normalisation(), weights, 0, weights.length) : 1;
+        for (int k = 0; k < ids.length; k++) {
+            weights[k] = ids[k] < 0 ? 0 : weights[k] / divisor * config.factor();
+        }
+    }
+
     private void readLogits(Elements all, long token) {
         int numExperts = config.numExperts();
         if (logits.length == 0) {
@@ -130,7 +177,9 @@ final class TokenRouter {
         for (int k = 0; k < ids.length; k++) {
             chosenLogits[k] = search.sum(ids[k]);
             chosenScores[k] =
-                    softmax ? Math.exp(chosenLogits[k] - max) / sum : sigmoid(chosenLogits[k]);
+                    softmax
+                            ? Math.exp(chosenLogits[k] - max) / sum
+                            : ownScore(config.score(), chosenLogits[k]);
         }
     }
 
@@ -155,7 +204,10 @@ final class TokenRouter {
         top.drain(ids);
         for (int k = 0; k < ids.length; k++) {
             chosenLogits[k] = logits[ids[k]];
-            chosenScores[k] = scoresAll ? scores[ids[k]] : softmax ? 0 : sigmoid(chosenLogits[k]);
+            chosenScores[k] =
+                    scoresAll
+                            ? scores[ids[k]]
+                            : softmax ? 0 : ownScore(config.score(), chosenLogits[k]);
         }
     }
 
@@ -173,7 +225,7 @@ final class TokenRouter {
         double sum = 0;
         for (int e = 0; e < logits.length; e++) {
             double z = logits[e];
-            scores[e] = softmax ? Math.exp(z == max ? 0 : z - max) : sigmoid(z);
+            scores[e] = softmax ? Math.exp(z == max ? 0 : z - max) : ownScore(config.score(), z);
             sum += Double.isNaN(z) ? 0 : scores[e];
         }
         double divisor = softmax ? sum : 1;
@@ -185,8 +237,13 @@ final class TokenRouter {
         }
     }
 
-    static double sigmoid(double z) {
-        return 1 / (1 + Math.exp(-z));
+    /** A score that depends on no other expert: any but the softmax. */
+    static double ownScore(Score score, double z) {
+        return switch (score) {
+            case SIGMOID -> 1 / (1 + Math.exp(-z));
+            case SQRT_SOFTPLUS -> Math.sqrt(Math.max(z, 0) + Math.log1p(Math.exp(-Math.abs(z))));
+            case SOFTMAX, NONE -> z;
+        };
     }
 
     private void weigh() {

@@ -49,7 +49,7 @@ final class LayoutTest {
         assertThat(ours())
                 .containsExactly(
                         56L, 0L, 4L, 8L, 12L, 16L, 20L, 24L, 32L, 40L, 48L, 72L, 0L, 8L, 128L);
-        assertThat(RouteRule.BYTES).isEqualTo(72);
+        assertThat(RouteRule.BYTES).isEqualTo(88);
     }
 
     @Test

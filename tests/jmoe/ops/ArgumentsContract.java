@@ -117,6 +117,7 @@ interface ArgumentsContract extends Contract {
                                 "gateUpBias",
                                 "downBias",
                                 "selectionBias",
+                                "expertScale",
                                 "topkWeights",
                                 "logits")
                         .contains(name);

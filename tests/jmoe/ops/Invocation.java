@@ -43,6 +43,8 @@ record Invocation(String op, Map<String, Tensor> inputs, Map<String, Tensor> out
                 route(c, memory),
                 routeGroups(c, memory),
                 routeProductKeys(c, memory),
+                RouteInvocation.rare(c, memory),
+                RouteInvocation.hash(c, memory),
                 sortByExpert(c, memory),
                 permute(c, memory),
                 groupedGemm(c, memory),

@@ -76,6 +76,22 @@ final class MoeWeightsTest {
     }
 
     @Test
+    void requireMatch_comparesScalesOfExperts() {
+        for (int experts = 3; experts < 5; experts++) {
+            RouterWeights router = new RouterWeights(f32(1, 3, H), null, null, f32(experts), null);
+            MoeWeights weights =
+                    new MoeWeights(
+                            List.of(router), List.of(bank(3, H, 5)), null, null, null, null, null);
+            if (experts == 3) {
+                weights.requireMatch(config(H, 0, false));
+            } else {
+                assertRefused(
+                        weights, config(H, 0, false), "expertScale: expected [3], got F32 [4]");
+            }
+        }
+    }
+
+    @Test
     void requireMatch_namesWhatDiffers() {
         MoeConfig plain = config(H, 0, false);
         assertRefused(

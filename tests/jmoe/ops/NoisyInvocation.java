@@ -66,7 +66,7 @@ final class NoisyInvocation {
     /** With scratch of the right size, whatever else is wrong. */
     private static void router(Case c, Routing dense, Kernels kernels, Map<String, Tensor> a) {
         RouterWeights weights =
-                new RouterWeights(a.get("weight"), null, null, a.get("noiseWeight"));
+                new RouterWeights(a.get("weight"), null, null, null, a.get("noiseWeight"));
         Router router = new Router(rule(c), weights, null, a.get("noiseStep"));
         try (Arena arena = Arena.ofConfined()) {
             long elements = kernels.routerScratch(a.get("x").dtype(), router, c.tokens());

@@ -30,6 +30,9 @@ interface RouteContract extends Contract {
     /** Candidates closer than this are not decided the same way by F32 and double. */
     double DECIDED = 0x1p-21;
 
+    /** Those that are combined with everything; the others are in {@link RouteScoreContract}. */
+    List<Score> SCORES = List.of(Score.SOFTMAX, Score.SIGMOID);
+
     /** Every way to normalise. */
     List<Normalisation> NORMALISATIONS =
             List.of(
@@ -72,7 +75,7 @@ interface RouteContract extends Contract {
         int tokens = 17;
         int experts = 16;
         int topK = 4;
-        for (Score score : Score.values()) {
+        for (Score score : SCORES) {
             for (int n = 0; n < NORMALISATIONS.size(); n++) {
                 Normalisation normalisation = NORMALISATIONS.get(n);
                 double factor = n % 2 == 0 ? 1 : 2.5;
@@ -111,7 +114,7 @@ interface RouteContract extends Contract {
             {1, 1}, {5, 5}, {31, 3}, {33, 32}, {97, 6}, {256, 8}, {512, 10}, {1023, 32}, {2048, 32}
         };
         for (int[] size : sizes) {
-            for (Score score : Score.values()) {
+            for (Score score : SCORES) {
                 for (int n = 0; n < 2; n++) {
                     RouterConfig config =
                             config(
@@ -159,7 +162,7 @@ interface RouteContract extends Contract {
     default void route_byProductKeys() {
         int[][] sizes = {{1, 1}, {2, 4}, {3, 2}, {17, 8}, {32, 8}, {32, 32}};
         for (int[] size : sizes) {
-            for (Score score : Score.values()) {
+            for (Score score : SCORES) {
                 for (Normalisation normalisation : NORMALISATIONS.subList(0, 2)) {
                     Selection keys = new Selection.ProductKeys(size[0]);
                     int experts = size[0] * size[0];
@@ -191,7 +194,7 @@ interface RouteContract extends Contract {
             value = Logits.class,
             names = {"SOME_NAN", "ALL_NAN", "INFINITE", "HUGE"})
     default void route_withSpecialLogits_agreesWithOracle(Logits kind) {
-        for (Score score : Score.values()) {
+        for (Score score : SCORES) {
             for (Normalisation normalisation : NORMALISATIONS.subList(0, 2)) {
                 for (int topK : new int[] {1, 4, 16}) {
                     RouterConfig config =
@@ -327,38 +330,9 @@ interface RouteContract extends Contract {
                             want.rowToSlot(),
                             want.slotToRow());
             backend().route(logits, config, inputs, got);
-            compare(name, config, oracle, want, got);
+            Routings.compare(name, config, oracle.ids, oracle.weights, want, got);
             ids.assertUntouchedFrom("route", name, tokens);
             weights.assertUntouchedFrom("route", name, tokens);
-        }
-    }
-
-    private static void compare(
-            String name, RouterConfig config, RouteOracle oracle, Routing want, Routing got) {
-        int topK = config.topK();
-        try (Arena arena = Arena.ofConfined()) {
-            Tensor weights = Tensor.allocate(arena, DType.F64, oracle.weights.length, topK);
-            for (int t = 0; t < oracle.ids.length; t++) {
-                for (int k = 0; k < topK; k++) {
-                    int slot = t * topK + k;
-                    weights.setDouble(slot, oracle.weights[t][k]);
-                    if (got.topkIds().getInt(slot) != want.topkIds().getInt(slot)
-                            || got.topkIds().getInt(slot) != oracle.ids[t][k]) {
-                        throw new AssertionError(
-                                "route, %s: topkIds[%d, %d]: got %d, reference %d, oracle %d"
-                                        .formatted(
-                                                name,
-                                                t,
-                                                k,
-                                                got.topkIds().getInt(slot),
-                                                want.topkIds().getInt(slot),
-                                                oracle.ids[t][k]));
-                    }
-                }
-            }
-            int terms = config.numExperts();
-            Tolerance.assertClose("route", name + " (oracle)", got.topkWeights(), weights, terms);
-            Tolerance.assertClose("route", name, got.topkWeights(), want.topkWeights(), terms);
         }
     }
 }

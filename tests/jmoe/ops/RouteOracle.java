@@ -109,13 +109,23 @@ final class RouteOracle {
     }
 
     private double[] scores(double[] z) {
-        if (config.score() == Score.SIGMOID) {
-            return Arrays.stream(z).map(v -> 1 / (1 + Math.exp(-v))).toArray();
+        if (config.score() != Score.SOFTMAX) {
+            return Arrays.stream(z).map(v -> ownScore(config.score(), v)).toArray();
         }
         double max = Arrays.stream(z).max().orElse(0);
         double[] exp = Arrays.stream(z).map(v -> Math.exp(v - max)).toArray();
         double sum = Arrays.stream(exp).sum();
         return Arrays.stream(exp).map(v -> v / sum).toArray();
+    }
+
+    /** The scores that look at one logit. */
+    static double ownScore(Score score, double z) {
+        return switch (score) {
+            case SIGMOID -> 1 / (1 + Math.exp(-z));
+            case SQRT_SOFTPLUS -> Math.sqrt(z > 40 ? z : Math.log1p(Math.exp(z)));
+            case NONE -> z;
+            case SOFTMAX -> throw new IllegalArgumentException("a softmax looks at all logits");
+        };
     }
 
     /** Scores as if NaN logits were absent; at an infinite maximum the limit of the softmax. */
@@ -235,18 +245,23 @@ final class RouteOracle {
         if (config.selection() instanceof Selection.SparseMixer) {
             return;
         }
-        double divisor =
-                switch (config.normalisation()) {
-                    case Normalisation.None n -> 1;
-                    case Normalisation.Sum n -> Arrays.stream(s).sum() + n.epsilon();
-                    case Normalisation.ClampedSum n -> Math.max(Arrays.stream(s).sum(), n.min());
-                    case Normalisation.PNorm n ->
-                            Math.pow(
-                                    Arrays.stream(s).map(v -> Math.pow(v, n.p())).sum(), 1 / n.p());
-                };
+        double divisor = divisor(config.normalisation(), s);
         for (int k = 0; k < s.length; k++) {
             s[k] /= divisor;
         }
+    }
+
+    /** What scores are divided by. */
+    static double divisor(Normalisation normalisation, double[] s) {
+        return switch (normalisation) {
+            case Normalisation.None n -> 1;
+            case Normalisation.Sum n -> Arrays.stream(s).sum() + n.epsilon();
+            case Normalisation.ClampedSum n -> Math.max(Arrays.stream(s).sum(), n.min());
+            case Normalisation.PNorm n ->
+                    Math.pow(
+                            Arrays.stream(s).map(v -> Math.pow(Math.abs(v), n.p())).sum(),
+                            1 / n.p());
+        };
     }
 
     private void drop() {

@@ -4,7 +4,9 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import jmoe.ops.Capacity.Priority;
+import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Normalisation;
+import jmoe.ops.RouterConfig.Scope;
 import jmoe.ops.RouterConfig.Score;
 import jmoe.ops.RouterConfig.Selection;
 
@@ -27,6 +29,8 @@ class RouterConfigTest {
         assertRefused(() -> new Normalisation.ClampedSum(wrong), "min", atLeast0, wrong);
         assertRefused(() -> new Normalisation.PNorm(wrong), "p", "a finite number above 0", wrong);
         assertRefused(() -> new CapacityLimit.Fraction(wrong), "tokenFraction", atLeast0, wrong);
+        assertRefused(() -> new Selection.TopP(wrong, 1), "p", "a finite number above 0", wrong);
+        assertRefused(() -> new Selection.EntropyK(wrong, 1), "alpha", atLeast0, wrong);
         if (!Double.isFinite(wrong)) {
             ThrowingCallable factor = () -> config(4, 2, new Selection.TopK(), wrong, null);
             assertRefused(factor, "factor", "a finite number", wrong);
@@ -95,6 +99,131 @@ class RouterConfigTest {
         Selection mixer = new Selection.SparseMixer(0.1);
         ThrowingCallable both = () -> config(4, 2, mixer, 1, capacity);
         assertRefused(both, "capacity", "none with SparseMixer", capacity);
+    }
+
+    @Test
+    void config_refusesGroupsThatDoNotDivideOrHold() {
+        Selection five = new Selection.OnePerGroup(5, Scope.GLOBAL);
+        assertRefused(
+                () -> config(16, 5, five, 1, null), "numGroups", "a divisor of numExperts=16", 5);
+        Selection none = new Selection.TwoLevel(0, 1, 1);
+        assertRefused(
+                () -> config(16, 1, none, 1, null), "numGroups", "a divisor of numExperts=16", 0);
+        Selection four = new Selection.OnePerGroup(4, Scope.GLOBAL);
+        assertRefused(() -> config(16, 3, four, 1, null), "topK", "numGroups=4", 3);
+        Selection wide = new Selection.TwoLevel(4, 5, 1);
+        assertRefused(() -> config(16, 5, wide, 1, null), "topGroups", "1 to numGroups=4", 5);
+        Selection deep = new Selection.TwoLevel(4, 1, 5);
+        assertRefused(
+                () -> config(16, 5, deep, 1, null), "perGroup", "1 to the group's 4 experts", 5);
+        Selection six = new Selection.TwoLevel(4, 3, 2);
+        assertRefused(() -> config(16, 5, six, 1, null), "topK", "topGroups * perGroup=6", 5);
+        Selection share = new Selection.GroupLimited(4, 3, GroupScore.TOP_SHARE_SUM);
+        assertRefused(
+                () -> config(16, 2, share, 1, null),
+                "topGroups",
+                "at most topK=2 with TOP_SHARE_SUM",
+                3);
+    }
+
+    @Test
+    void config_refusesLeastNumbersOutsideOfK() {
+        for (int wrong : new int[] {-1, 0, 4}) {
+            Selection p = new Selection.TopP(0.5, wrong);
+            assertRefused(() -> config(16, 3, p, 1, null), "min", "1 to topK=3", wrong);
+            Selection entropy = new Selection.EntropyK(1, wrong);
+            assertRefused(() -> config(16, 3, entropy, 1, null), "min", "1 to topK=3", wrong);
+        }
+    }
+
+    /** A softmax in groups, or of groups, is nothing for scores that look at one logit. */
+    @Test
+    void config_refusesScoresAndSumsThatLevelsDoNotHave() {
+        Selection local = new Selection.OnePerGroup(2, Scope.LOCAL);
+        ThrowingCallable sigmoid = () -> with(2, Score.SIGMOID, local, new Normalisation.None());
+        assertRefused(sigmoid, "score", "SOFTMAX with scope LOCAL", Score.SIGMOID);
+        Selection two = new Selection.TwoLevel(2, 1, 2);
+        ThrowingCallable plain = () -> with(2, Score.NONE, two, new Normalisation.None());
+        assertRefused(plain, "score", "SOFTMAX with TwoLevel", Score.NONE);
+        Normalisation guarded = new Normalisation.Sum(1e-9);
+        ThrowingCallable sum = () -> with(2, Score.SOFTMAX, two, guarded);
+        String sums = "None or Sum with epsilon 0 with TwoLevel";
+        assertRefused(sum, "normalisation", sums, guarded);
+        Capacity later = new Capacity(new CapacityLimit.Tokens(1), Priority.POSITION, true);
+        assertRefused(
+                () -> config(4, 2, two, 1, later),
+                "capacity",
+                "one that does not normalise with TwoLevel",
+                later);
+        Capacity ranked = new Capacity(new CapacityLimit.Tokens(1), Priority.PROBABILITY, false);
+        assertRefused(
+                () -> config(4, 2, new Selection.Hash(), 1, ranked),
+                "capacity",
+                "one by position with Hash, which has no probabilities",
+                ranked);
+    }
+
+    @Test
+    void numLogits_areThoseOfTheSelection() {
+        assertThat(config(16, 2, new Selection.TopK(), 1, null).numLogits()).isEqualTo(16);
+        assertThat(config(16, 2, new Selection.ProductKeys(4), 1, null).numLogits()).isEqualTo(8);
+        assertThat(config(16, 2, new Selection.Hash(), 1, null).numLogits()).isZero();
+    }
+
+    /** A layer is given rows, not the ids that they are of. */
+    @Test
+    void layer_refusesHash() {
+        RouterConfig hash = config(4, 2, new Selection.Hash(), 1, null);
+        assertThatThrownBy(() ->
+                        new MoeConfig(
+                                "test",
+                                8,
+                                8,
+                                4,
+                                0,
+                                Activation.SWIGLU,
+                                List.of(hash),
+                                List.of(8),
+                                0,
+                                false,
+                                1))
+                .isInstanceOf(IllegalArgumentException.class)
+                .hasMessageStartingWith("routers: expected rules that read logits, got ")
+                .hasMessageEndingWith(
+                        "a layer does not know its tokens' ids, so call Kernels.route");
+    }
+
+    @Test
+    void config_refusesNextChoicesThatAreNotDefined() {
+        Capacity next =
+                new Capacity(new CapacityLimit.Tokens(1), Priority.POSITION, false)
+                        .with(new Capacity.Overflow.NextChoice(2));
+        Selection topP = new Selection.TopP(0.5, 1);
+        assertThatThrownBy(() -> config(4, 2, topP, 1, next))
+                .isInstanceOf(IllegalArgumentException.class)
+                .hasMessage(
+                        "overflow: expected Drop or Ring, because only TopK, ProductKeys and"
+                                + " GroupLimited by MAX or TOP2_SUM have a next choice, got "
+                                + topP);
+        assertThatThrownBy(() ->
+                        new RouterConfig(
+                                4,
+                                2,
+                                Score.NONE,
+                                new Selection.TopK(),
+                                new Normalisation.None(),
+                                1,
+                                false,
+                                next,
+                                RouterConfig.ALL_TOKENS))
+                .isInstanceOf(IllegalArgumentException.class)
+                .hasMessage("score: expected SOFTMAX or SIGMOID with NextChoice, got NONE");
+    }
+
+    private static RouterConfig with(
+            int topK, Score score, Selection selection, Normalisation normalisation) {
+        return new RouterConfig(
+                4, topK, score, selection, normalisation, 1, false, null, RouterConfig.ALL_TOKENS);
     }
 
     private static RouterConfig config(

@@ -219,7 +219,8 @@ interface ShapeLogitsContract extends Contract {
             RouterWeights old = plain.router().weights();
             Tensor noiseWeight = Cases.normal(arena, type, 9, 1, 16, 24);
             RouterWeights weights =
-                    new RouterWeights(old.weight(), old.bias(), old.selectionBias(), noiseWeight);
+                    new RouterWeights(
+                            old.weight(), old.bias(), old.selectionBias(), null, noiseWeight);
             Tensor step = Tensor.allocate(arena, DType.I32, 1);
             step.setInt(0, 77);
             Router router = new Router(rule, weights, plain.router().sharedGate(), step);

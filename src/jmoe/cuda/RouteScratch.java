@@ -5,8 +5,9 @@ import jmoe.ops.Capacity.Priority;
 import jmoe.ops.RouterConfig;
 
 /**
- * Scratch memory, each array after the other; 0 for those that a capacity does not need.
+ * Scratch memory of a routed batch, each array after the other; 0 for those that nobody needs.
  *
+ * @param candidates of the rules of {@link RareRoute}
  * @param keys what slots or tokens queue by, F32
  * @param order what that gives, I32
  * @param asks queue of each slot, I32
@@ -16,7 +17,8 @@ import jmoe.ops.RouterConfig;
  * @param rankedWeights F32, not used
  * @param numRanked experts of each token in {@code ranked}
  */
-record CapacityScratch(
+record RouteScratch(
+        long candidates,
         long keys,
         long order,
         long asks,
@@ -25,7 +27,12 @@ record CapacityScratch(
         long ranked,
         long rankedWeights,
         int numRanked) {
-    static CapacityScratch of(Scratch scratch, RouterConfig config, Capacity capacity, int tokens) {
+    static RouteScratch of(Scratch scratch, RouterConfig config, int tokens, long candidateBytes) {
+        Capacity capacity = config.capacity();
+        if (capacity == null) {
+            long candidates = candidateBytes == 0 ? 0 : scratch.address(candidateBytes);
+            return new RouteScratch(candidates, 0, 0, 0, 0, 0, 0, 0, 0);
+        }
         RouterConfig ranking = capacity.ranking(config);
         // Never empty: an address of 0 says that there is no such array.
         long tokenBytes = 4L * Math.max(1, tokens);
@@ -45,6 +52,7 @@ record CapacityScratch(
                 };
         long rankedBytes = ranking == null ? 0 : tokenBytes * ranking.topK();
         long[] bytes = {
+            candidateBytes,
             keyBytes,
             keyBytes,
             asks ? slots : 0,
@@ -63,7 +71,7 @@ record CapacityScratch(
             bytes[i] = size == 0 ? 0 : next;
             next += size;
         }
-        return new CapacityScratch(
+        return new RouteScratch(
                 bytes[0],
                 bytes[1],
                 bytes[2],
@@ -71,6 +79,7 @@ record CapacityScratch(
                 bytes[4],
                 bytes[5],
                 bytes[6],
+                bytes[7],
                 ranking == null ? 0 : ranking.topK());
     }
 }

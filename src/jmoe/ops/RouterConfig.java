@@ -4,7 +4,7 @@ import org.jspecify.annotations.Nullable;
 
 /**
  * How a token's logits become experts and weights. The steps of {@link Kernels#route}: score,
- * select, normalise, multiply by {@code factor}, drop what exceeds the capacity.
+ * select, normalise, multiply by {@code factor}, drop or move what exceeds the capacity.
  *
  * @param numExperts E: expert ids are 0..E-1; identity experts, if any, have the highest ids
  * @param topK K: experts per token

@@ -72,8 +72,8 @@ public interface Kernels extends AutoCloseable {
      * @param config the rule
      * @param inputs in: what else the rule reads. A token that is absent by its type gets ids -1
      *     and weights 0, as do the tokens of other types with {@link RouterConfig#tokenType} set
-     * @param routing out: topkIds, by falling candidate where the selection says nothing else, and
-     *     topkWeights; the other tensors are not touched
+     * @param routing out: topkIds, by falling candidate unless the selection says something else or
+     *     a {@link Capacity} moves slots, and topkWeights; the other tensors are not touched
      */
     void route(Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing);
 

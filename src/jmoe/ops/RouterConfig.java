@@ -7,7 +7,7 @@ import java.util.List;
 /**
  * How a token's logits become experts and weights. They are shaped first, by {@link
  * Kernels#shapeLogits}; the steps of {@link Kernels#route} are: score, select, normalise, multiply
- * by {@code factor}, drop what exceeds the capacity.
+ * by {@code factor}, drop or move what exceeds the capacity.
  *
  * @param numExperts E: expert ids are 0..E-1; identity experts, if any, have the highest ids
  * @param topK K: experts per token

@@ -6,8 +6,15 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import jmoe.CapturedLayer;
 import jmoe.MoeLayer;
 import jmoe.checkpoint.LoadProgress;
+import jmoe.ops.Capacity;
+import jmoe.ops.Capacity.Priority;
+import jmoe.ops.CapacityLimit;
 import jmoe.ops.Replay;
+import jmoe.ops.RouteInputs;
+import jmoe.ops.RouterConfig;
+import jmoe.ops.Routing;
 import jmoe.tensor.DType;
+import jmoe.tensor.Tensor;
 
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeAll;
@@ -148,6 +155,50 @@ final class CaptureTest {
                 .isInstanceOf(IllegalStateException.class)
                 .hasMessageStartingWith("the CUDA backend is closed");
         replay.close();
+    }
+
+    /** What lies between the kernels of a capacity is where it was when they were captured. */
+    @Test
+    void capture_ofACapacity_keepsItsScratch() {
+        Capacity capacity =
+                new Capacity(new CapacityLimit.Tokens(3), Priority.WEIGHT, true)
+                        .with(new Capacity.RandomRouting(0.5, 3))
+                        .with(new Capacity.Overflow.NextChoice(2));
+        RouterConfig free = RouterConfig.softmaxTopK(8, 2, true);
+        RouterConfig config =
+                new RouterConfig(
+                        8,
+                        2,
+                        free.score(),
+                        free.selection(),
+                        free.normalisation(),
+                        1,
+                        false,
+                        capacity,
+                        RouterConfig.ALL_TOKENS);
+        try (CudaKernels kernels = new CudaKernels();
+                Arena arena = Arena.ofConfined()) {
+            Tensor host = Tensor.allocate(arena, DType.F32, 40, 8);
+            for (long i = 0; i < host.numElements(); i++) {
+                host.setDouble(i, Math.sin(i));
+            }
+            Tensor logits = kernels.upload(arena, host);
+            Routing routing =
+                    Routing.allocate(
+                            (dtype, shape) -> kernels.allocate(arena, dtype, shape), 40, 2, 8);
+            kernels.route(logits, config, RouteInputs.NONE, routing);
+            Tensor want = Tensor.allocate(arena, DType.I32, 40, 2);
+            kernels.copy(routing.topkIds(), want);
+            try (Replay replay =
+                    kernels.capture(
+                            () -> kernels.route(logits, config, RouteInputs.NONE, routing))) {
+                kernels.fill(routing.topkIds(), 7);
+                replay.run();
+                Tensor got = Tensor.allocate(arena, DType.I32, 40, 2);
+                kernels.copy(routing.topkIds(), got);
+                assertThat(got.data().mismatch(want.data())).isEqualTo(-1);
+            }
+        }
     }
 
     /** Two numbers and a graph: nothing waits, nothing is allocated. */

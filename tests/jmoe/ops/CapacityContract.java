@@ -13,6 +13,7 @@ import jmoe.ops.RouterConfig.Selection;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
@@ -57,6 +58,7 @@ interface CapacityContract extends RouteContract {
                         .with(new Overflow.Ring(2)));
     }
 
+    @Tag("broad")
     @ParameterizedTest
     @MethodSource("jmoe.ops.CapacityContract#schemes")
     default void route_withinCapacity_combinesRules(Capacity capacity) {

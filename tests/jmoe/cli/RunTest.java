@@ -225,7 +225,8 @@ final class RunTest {
                         "gemm",
                         "swiglu",
                         "unpermute",
-                        "experts");
+                        "experts",
+                        "shape");
         assertThat(json.get("load").size()).isEqualTo(2);
         int routed = 0;
         for (JsonNode type : json.get("load")) {

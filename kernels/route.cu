@@ -9,55 +9,17 @@
 // Requires  nothing of sizes: up to 512 experts are kept in registers and up to 2048 in shared memory, in up to 32 groups; more
 //           are read again for each of the K.
 // Adjoint   routeBackward.
+#include "common/product_keys.cuh"
 #include "common/route_select.cuh"
 
 namespace {
 
-using rank::Pick;
-using route_token::Scale;
 using route_token::Selected;
 using route_token::Token;
 
 constexpr int kThreads = 128;
 constexpr int kTokens = kThreads / 32;
 constexpr int kSharedExperts = 2048;
-
-// ---- Product keys
-
-// The largest number among the second halves: with it, no sum of a row can be greater than the row's bound.
-__device__ double largest_second(const logits::ProductKeys& logits, int lane) {
-    Pick<uint32_t> best = Pick<uint32_t>::none();
-    for (int j = lane; j < logits.count; j += 32) {
-        rank::offer(best, Pick<uint32_t>::before_all(), rank::key_of(logits.second[j]), j);
-    }
-    return rank::value_of(rank::best_of_warp(best).key);
-}
-
-__device__ int select_sums(const logits::ProductKeys& logits, const Scale& scale, const Token& token) {
-    using Best = Pick<uint64_t>;
-    // Bounds are of logits; a bias is added to scores. A NaN bound holds for no row, since -infinity may meet infinity.
-    double bound = by_score(token) ? special::infinity() : largest_second(logits, token.lane);
-    Best pick = Best::before_all();
-    int first = -1;
-    for (int k = 0; k < token.rule.top_k; k++) {
-        Best best = Best::none();
-        for (int i = token.lane; i < logits.count; i += 32) {
-            uint64_t most = rank::key_of(static_cast<double>(logits.first[i]) + bound);
-            if (most != rank::kNan && most <= best.key) {
-                continue;
-            }
-#pragma unroll 1
-            for (int j = 0; j < logits.count; j++) {
-                int id = i * logits.count + j;
-                double own = candidate(logits.at(id), bias_of(id, token), scale, token);
-                rank::offer(best, pick, rank::key_of(own), id);
-            }
-        }
-        pick = rank::best_of_warp(best);
-        route_select::note(k, pick.id, first, token);
-    }
-    return first;
-}
 
 }  // namespace
 
@@ -86,16 +48,16 @@ extern "C" __global__ void __launch_bounds__(kThreads)
         return;
     }
     Selected selected;
+    uint32_t* memory = keys_of_warps[threadIdx.x / 32];
     route_token::LogitOf logit_of = {logits + index * rule.num_logits, nullptr, rule.num_keys};
     if (rule.selection == route_rule::kProductKeys) {
         logit_of.first = logits + index * rule.num_keys;
         logit_of.second = logit_of.first + static_cast<long long>(tokens) * rule.num_keys;
         logits::ProductKeys keys = {logit_of.first, logit_of.second, rule.num_keys};
         selected.scale = scale_of(keys, token);
-        selected.id = select_sums(keys, selected.scale, token);
+        selected.id = product_keys::select(keys, memory, kSharedExperts, selected.scale, token);
     } else {
-        uint32_t* keys = keys_of_warps[threadIdx.x / 32];
-        selected = route_select::route_row({logit_of.first, rule.num_experts}, keys, kSharedExperts, token);
+        selected = route_select::route_row({logit_of.first, rule.num_experts}, memory, kSharedExperts, token);
     }
     write_best_score(selected.scale, token);
     weigh(logit_of, selected, token);

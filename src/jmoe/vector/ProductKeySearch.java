@@ -1,5 +1,12 @@
 package jmoe.vector;
 
+import static jdk.incubator.vector.VectorOperators.EQ;
+import static jdk.incubator.vector.VectorOperators.GT;
+import static jdk.incubator.vector.VectorOperators.MAX;
+import static jdk.incubator.vector.VectorOperators.MIN;
+
+import jdk.incubator.vector.FloatVector;
+
 /**
  * The best sums a_i + b_j of one token, without forming all n^2 of them. In exact arithmetic a sum
  * whose halves rank p-th and q-th follows p q - 1 others, so only pairs with p q at most K can be
@@ -40,17 +47,19 @@ final class ProductKeySearch {
 
     /** Whether all logits are finite and all sums exact, which {@link #select} relies on. */
     boolean isExact() {
-        int lowest = Integer.MAX_VALUE;
-        int highest = Integer.MIN_VALUE;
-        for (int i = 0; i < 2 * numKeys; i++) {
-            float value = i < numKeys ? first[i] : second[i - numKeys];
-            if (value != 0) {
-                int exponent = Math.getExponent(value);
-                lowest = Math.min(lowest, exponent);
-                highest = Math.max(highest, exponent);
-            }
+        FloatVector least = FloatVector.broadcast(Lanes.FLOATS, Float.POSITIVE_INFINITY);
+        FloatVector most = FloatVector.zero(Lanes.FLOATS);
+        for (int i = 0; i < first.length; i += Lanes.COUNT) {
+            FloatVector a = FloatVector.fromArray(Lanes.FLOATS, first, i).abs();
+            FloatVector b = FloatVector.fromArray(Lanes.FLOATS, second, i).abs();
+            most = most.max(a).max(b);
+            // A zero adds nothing, so that it cannot round.
+            least = least.min(a.blend(Float.POSITIVE_INFINITY, a.compare(EQ, 0)));
+            least = least.min(b.blend(Float.POSITIVE_INFINITY, b.compare(EQ, 0)));
         }
-        return highest <= Float.MAX_EXPONENT && highest - (long) lowest <= EXACT_SPREAD;
+        int highest = Math.getExponent(most.reduceLanes(MAX));
+        int lowest = Math.getExponent(least.reduceLanes(MIN));
+        return highest <= Float.MAX_EXPONENT && highest - lowest <= EXACT_SPREAD;
     }
 
     /**
@@ -71,10 +80,20 @@ final class ProductKeySearch {
         best.drain(ids);
     }
 
+    /** The best of one half. Most values are below all that are kept, which vectors find out. */
     private void rank(float[] values, int[] ids) {
         half.clear();
-        for (int i = 0; i < numKeys; i++) {
-            half.offer(values[i], i);
+        float worst = Float.NEGATIVE_INFINITY;
+        for (int from = 0; from < numKeys; from += Lanes.COUNT) {
+            FloatVector some = FloatVector.fromArray(Lanes.FLOATS, values, from);
+            if (!some.compare(GT, worst).anyTrue()) {
+                continue;
+            }
+            int to = Math.min(from + Lanes.COUNT, numKeys);
+            for (int i = from; i < to; i++) {
+                half.offer(values[i], i);
+            }
+            worst = half.isFull() ? values[half.worst()] : worst;
         }
         half.drain(ids);
     }

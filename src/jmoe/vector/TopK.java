@@ -24,6 +24,15 @@ final class TopK {
         size = 0;
     }
 
+    boolean isFull() {
+        return size == keys.length;
+    }
+
+    /** The id that goes first when a better candidate comes. */
+    int worst() {
+        return ids[0];
+    }
+
     /** Considers a candidate; no id may be offered twice. */
     void offer(double value, int id) {
         long key = key(value);

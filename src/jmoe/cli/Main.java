@@ -56,7 +56,7 @@ public final class Main implements Callable<Integer> {
     static final int INTERNAL_ERROR = 3;
 
     private static final String COMMANDS =
-            "commands: run, bench, demo, info, inspect, verify, bundle";
+            "commands: run, bench, presets, demo, info, inspect, verify, bundle";
 
     /** Enough for Java to compile what a small layer runs. */
     private static final long WARM_UP_NANOS = 1_000_000_000L;
@@ -121,6 +121,7 @@ public final class Main implements Callable<Integer> {
                         .addSubcommand(new Demo(screen))
                         .addSubcommand(new Info(screen))
                         .addSubcommand(new Inspect(screen))
+                        .addSubcommand(new PresetsCommand(screen))
                         .addSubcommand(new Verify(screen, warmUpNanos))
                         .addSubcommand(new Bundle(screen))
                         .setOut(screen.out())

@@ -4,7 +4,8 @@ import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
 import static java.lang.foreign.ValueLayout.JAVA_SHORT_UNALIGNED;
 
-import jmoe.cli.Preset.Bias;
+import jmoe.Preset;
+import jmoe.Preset.Bias;
 import jmoe.ops.Activation;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.MoeConfig;

@@ -146,7 +146,7 @@ final class Bench implements Callable<Integer> {
         List<String> names = list("--backend", backends, name -> name);
         WholeNumber.THREADS.check(threads);
         if (chart != null) {
-            ChartFile.check(chart);
+            ChartFile.check("--chart", chart);
         }
         List<OpenBackend> open = new ArrayList<>();
         try {

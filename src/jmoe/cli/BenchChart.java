@@ -1,11 +1,5 @@
 package jmoe.cli;
 
-import de.erichseifert.vectorgraphics2d.Document;
-import de.erichseifert.vectorgraphics2d.VectorGraphics2D;
-import de.erichseifert.vectorgraphics2d.svg.SVGProcessor;
-import de.erichseifert.vectorgraphics2d.util.PageSize;
-
-import jmoe.checkpoint.CheckpointException;
 import jmoe.vector.Ceilings;
 
 import org.knowm.xchart.XYChart;
@@ -18,14 +12,8 @@ import org.knowm.xchart.style.markers.SeriesMarkers;
 
 import java.awt.Color;
 import java.awt.Graphics2D;
-import java.awt.image.BufferedImage;
-import java.io.IOException;
-import java.io.OutputStream;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
-
-import javax.imageio.ImageIO;
 
 /** Measurements as a roofline and as time over tokens, side by side in one picture. */
 final class BenchChart {
@@ -45,27 +33,8 @@ final class BenchChart {
 
     /** Draws and writes. */
     static void write(Path file, List<BenchSeries> all) {
-        System.setProperty("java.awt.headless", "true");
-        try (OutputStream out = Files.newOutputStream(file)) {
-            if (ChartFile.format(file).equals("svg")) {
-                VectorGraphics2D graphics = new VectorGraphics2D();
-                paint(graphics, all);
-                PageSize size = new PageSize(0, 0, 2 * WIDTH + LEGEND_WIDTH, HEIGHT);
-                Document svg = new SVGProcessor().getDocument(graphics.getCommands(), size);
-                svg.writeTo(out);
-            } else {
-                BufferedImage image =
-                        new BufferedImage(
-                                2 * WIDTH + LEGEND_WIDTH, HEIGHT, BufferedImage.TYPE_INT_RGB);
-                Graphics2D graphics = image.createGraphics();
-                paint(graphics, all);
-                graphics.dispose();
-                ImageIO.write(image, "png", out);
-            }
-        } catch (IOException e) {
-            throw new CheckpointException(
-                    "--chart: " + file + ": cannot be written: " + e.getMessage(), e);
-        }
+        int width = 2 * WIDTH + LEGEND_WIDTH;
+        Picture.write("--chart", file, width, HEIGHT, graphics -> paint(graphics, all));
     }
 
     private static void paint(Graphics2D graphics, List<BenchSeries> all) {

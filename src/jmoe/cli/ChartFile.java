@@ -16,16 +16,18 @@ final class ChartFile {
     /**
      * Checks the file to write.
      *
+     * @param option that names it
      * @throws IllegalArgumentException for another format
      * @throws UnsupportedOperationException without the Java module that draws
      * @throws CheckpointException if the file cannot be written
      */
-    static void check(Path file) {
-        format(file);
+    static void check(String option, Path file) {
+        format(option, file);
         if (ModuleLayer.boot().findModule("java.desktop").isEmpty()) {
             throw new UnsupportedOperationException(
-                    "--chart: this Java runtime has no module java.desktop; draw on a machine with"
-                            + " a full JDK, or take --json");
+                    option
+                            + ": this Java runtime has no module java.desktop; draw on a machine"
+                            + " with a full JDK, or take --json");
         }
         Path folder = file.toAbsolutePath().getParent();
         if (Files.isDirectory(file)
@@ -34,14 +36,15 @@ final class ChartFile {
                 || !Files.isDirectory(folder)
                 || !Files.isWritable(folder)) {
             throw new CheckpointException(
-                    "--chart: "
+                    option
+                            + ": "
                             + file
                             + ": cannot be written; name a file in a folder that exists");
         }
     }
 
     /** The format that the name of a file asks for: svg or png. */
-    static String format(Path file) {
+    static String format(String option, Path file) {
         String name = file.toString().toLowerCase(Locale.ROOT);
         for (String format : FORMATS) {
             if (name.endsWith("." + format)) {
@@ -49,6 +52,6 @@ final class ChartFile {
             }
         }
         throw new IllegalArgumentException(
-                "--chart: expected a file ending in .svg or .png, got " + file);
+                option + ": expected a file ending in .svg or .png, got " + file);
     }
 }

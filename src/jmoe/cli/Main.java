@@ -56,7 +56,7 @@ public final class Main implements Callable<Integer> {
     static final int INTERNAL_ERROR = 3;
 
     private static final String COMMANDS =
-            "commands: run, bench, presets, demo, info, inspect, verify, bundle";
+            "commands: run, route, bench, presets, demo, info, inspect, verify, bundle";
 
     /** Enough for Java to compile what a small layer runs. */
     private static final long WARM_UP_NANOS = 1_000_000_000L;
@@ -117,6 +117,7 @@ public final class Main implements Callable<Integer> {
         CommandLine command =
                 new CommandLine(new Main())
                         .addSubcommand(new Run(screen, warmUpNanos))
+                        .addSubcommand(new RouteCommand(screen))
                         .addSubcommand(new Bench(screen, warmUpNanos))
                         .addSubcommand(new Demo(screen))
                         .addSubcommand(new Info(screen))

@@ -6,6 +6,8 @@ import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;
 
+import java.lang.foreign.Arena;
+
 /**
  * The linear layer of a router, in the type it was trained in, whatever that of the experts:
  * routing decisions must not depend on how experts are stored.
@@ -24,5 +26,20 @@ public record RouterWeights(Tensor weight, @Nullable Tensor bias, @Nullable Tens
         if (bias != null) {
             Check.matrix("bias", bias, DType.F32, "one", 1, "numLogits", weight.dim(1));
         }
+    }
+
+    /**
+     * Brings the router to where a backend computes, in the form that it computes with fastest.
+     *
+     * @param kernels the backend
+     * @param arena owner of the memory of new forms
+     * @return weights that do not need these any more, except where a backend takes them as they
+     *     are
+     */
+    public RouterWeights prepare(Kernels kernels, Arena arena) {
+        return new RouterWeights(
+                kernels.prepare(weight, arena),
+                MoeWeights.copy(bias, kernels, arena),
+                MoeWeights.copy(selectionBias, kernels, arena));
     }
 }

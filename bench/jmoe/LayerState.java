@@ -1,6 +1,5 @@
 package jmoe;
 
-import jmoe.cli.Preset;
 import jmoe.cli.RandomLayer;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.Kernels;
@@ -32,7 +31,7 @@ public class LayerState {
     private static final int BATCHES = 64;
 
     /** Name of a {@link Preset}. */
-    @Param(Preset.DEFAULT)
+    @Param(Presets.DEFAULT)
     public String preset;
 
     /** Tokens of a batch. */
@@ -78,7 +77,7 @@ public class LayerState {
     public void setUp() {
         arena = Arena.ofShared();
         kernels = Backend.valueOf(backend).open();
-        Preset model = Preset.of(preset);
+        Preset model = Presets.of(preset);
         MoeConfig config = model.config();
         raw = RandomLayer.weights(model, weights, arena);
         layer = new MoeLayer(config, raw, kernels);

@@ -62,14 +62,7 @@ final class BlockLoader {
             refuseUnlessQuantised(kernels);
         }
         totalBytes = totalBytes(block);
-        List<RouterWeights> routers = new ArrayList<>();
-        for (Router router : block.routers()) {
-            routers.add(
-                    new RouterWeights(
-                            read(router.weight(), storedType(router.weight())),
-                            readIfAny(router.bias(), DType.F32),
-                            readIfAny(router.selectionBias(), DType.F32)));
-        }
+        List<RouterWeights> routers = routers(block);
         List<ExpertWeights> experts = new ArrayList<>();
         for (Bank bank : block.experts()) {
             experts.add(bank(bank));
@@ -83,6 +76,19 @@ final class BlockLoader {
                 readLatent(block.latentIn()),
                 readLatent(block.latentOut()),
                 readIfAny(block.outputBias(), DType.F32));
+    }
+
+    /** The routers alone: what decides, without what computes. */
+    List<RouterWeights> routers(MoeBlock block) {
+        List<RouterWeights> routers = new ArrayList<>();
+        for (Router router : block.routers()) {
+            routers.add(
+                    new RouterWeights(
+                            read(router.weight(), storedType(router.weight())),
+                            readIfAny(router.bias(), DType.F32),
+                            readIfAny(router.selectionBias(), DType.F32)));
+        }
+        return routers;
     }
 
     /** A backend that does not multiply by codes says so before billions of them are made. */

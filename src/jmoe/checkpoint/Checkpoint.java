@@ -6,6 +6,7 @@ import jmoe.checkpoint.MoeBlock.Piece;
 import jmoe.ops.Kernels;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.MoeWeights;
+import jmoe.ops.RouterWeights;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
@@ -267,6 +268,23 @@ public final class Checkpoint implements AutoCloseable {
         return read(layer, weights, kernels, arena, progress);
     }
 
+    /**
+     * Reads the routers of a MoE layer, and nothing of its experts, which may be quantised and of
+     * any size.
+     *
+     * @param layer number of the layer, one of {@link #layers}
+     * @param arena owner of the weights
+     * @return one per token type, on the host
+     * @throws CheckpointException if there is no such MoE layer, config.json or a tensor is missing
+     *     or wrong, a router is quantised, or a file shrinks meanwhile
+     */
+    public List<RouterWeights> loadRouters(int layer, Arena arena) {
+        MoeBlock block = block(find(layer));
+        block.routers().forEach(router -> router.parts().forEach(this::checkLoadable));
+        BlockLoader loader = new BlockLoader(this, DType.F32, null, arena, LoadProgress.NONE);
+        return shards.guarded(() -> loader.routers(block));
+    }
+
     private MoeWeights read(
             int layer,
             @Nullable DType weights,
@@ -282,11 +300,7 @@ public final class Checkpoint implements AutoCloseable {
                     "weights: expected F32, F16, BF16, I8 or null, got " + weights);
         }
         MoeBlock block = block(find(layer));
-        for (Part part : block.parts()) {
-            for (Piece piece : part.pieces()) {
-                checkLoadable(piece.name());
-            }
-        }
+        block.parts().forEach(this::checkLoadable);
         String first = block.experts().getFirst().gateUp().pieces().getFirst().name();
         DType dtype = weights == null ? tensor(first).dtype() : weights;
         return shards.guarded(
@@ -350,6 +364,12 @@ public final class Checkpoint implements AutoCloseable {
                             + computes.intermediates()
                             + "), got "
                             + stored.describe());
+        }
+    }
+
+    private void checkLoadable(Part part) {
+        for (Piece piece : part.pieces()) {
+            checkLoadable(piece.name());
         }
     }
 

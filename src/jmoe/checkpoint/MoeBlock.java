@@ -70,7 +70,13 @@ record MoeBlock(
     }
 
     /** A router, see {@link jmoe.ops.RouterWeights}. */
-    record Router(Part weight, @Nullable Part bias, @Nullable Part selectionBias) {}
+    record Router(Part weight, @Nullable Part bias, @Nullable Part selectionBias) {
+        List<Part> parts() {
+            List<Part> parts = new ArrayList<>();
+            add(parts, weight, bias, selectionBias);
+            return parts;
+        }
+    }
 
     /** A bank of experts, see {@link jmoe.ops.ExpertWeights}. */
     record Bank(
@@ -91,7 +97,7 @@ record MoeBlock(
     List<Part> parts() {
         List<Part> parts = new ArrayList<>();
         for (Router router : routers) {
-            add(parts, router.weight, router.bias, router.selectionBias);
+            parts.addAll(router.parts());
         }
         for (Bank bank : experts) {
             add(parts, bank.gateUp, bank.down, bank.gateUpBias, bank.downBias);

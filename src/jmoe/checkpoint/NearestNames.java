@@ -5,7 +5,7 @@ import java.util.Collection;
 import java.util.List;
 
 /** Suggests existing names for a misspelt one by the Levenshtein distance. */
-final class NearestNames {
+public final class NearestNames {
     /** Longer names are compared by their beginning; they come from untrusted files. */
     private static final int MAX_CHARS = 200;
 
@@ -13,8 +13,15 @@ final class NearestNames {
 
     private NearestNames() {}
 
-    /** Up to {@code max} names, the nearest first, the earlier first among equals. */
-    static List<String> of(String wanted, Collection<String> names, int max) {
+    /**
+     * The names that are nearest to a misspelt one.
+     *
+     * @param wanted the misspelt name
+     * @param names what there is
+     * @param max how many to suggest
+     * @return up to {@code max} names, the nearest first, the earlier first among equals
+     */
+    public static List<String> of(String wanted, Collection<String> names, int max) {
         List<Candidate> nearest = new ArrayList<>(max + 1);
         for (String name : names) {
             int bound = nearest.size() < max ? Integer.MAX_VALUE : nearest.getLast().distance();

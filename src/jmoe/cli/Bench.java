@@ -1,6 +1,8 @@
 package jmoe.cli;
 
 import jmoe.Backend;
+import jmoe.Preset;
+import jmoe.Presets;
 import jmoe.tensor.Allocator;
 import jmoe.tensor.DType;
 import jmoe.tensor.Quantisation;
@@ -33,16 +35,7 @@ import java.util.function.LongSupplier;
         description = "Time MoE layers of published shapes, with random weights.",
         footer = {
             "",
-            "Presets: switch-base-128, switch-large-128, switch-c-2048, gshard-600b,",
-            "mixtral-8x7b, mixtral-8x22b, deepseek-moe-16b, deepseek-v2, deepseek-v2-lite,",
-            "deepseek-v3, qwen1.5-moe-a2.7b, qwen3-30b-a3b, qwen3-235b-a22b, olmoe-1b-7b,",
-            "gpt-oss-20b, gpt-oss-120b, dbrx, llama4-scout, llama4-maverick,",
-            "ernie-4.5-21b-a3b, ernie-4.5-300b-a47b, ernie-4.5-vl-28b, ernie-4.5-vl-424b,",
-            "pangu-ultra-moe-718b, glm-4.5-355b, glm-4.5-air, glm-4.7, kimi-k2,",
-            "moonlight-16b, minimax-m1, minimax-m2, phi-3.5-moe, jetmoe-8b,",
-            "granite-3.0-1b-a400m, granite-3.0-3b-a800m.",
-            "Left out: GELU and GEGLU (switch-xxl, st-moe, glam, grok-1, v-moe, peer), one",
-            "expert per group (pangu-pro), standardised logits (skywork), expert choice.",
+            "Presets are listed by jmoe presets.",
             "",
             "A layer that does not fit into memory twice, as made and as the backend",
             "arranges it, is measured with half as many experts, or a quarter ...",
@@ -83,7 +76,7 @@ final class Bench implements Callable<Integer> {
     @Option(
             names = "--preset",
             paramLabel = "LIST",
-            defaultValue = Preset.DEFAULT,
+            defaultValue = Presets.DEFAULT,
             description = "Shapes, separated by commas, or all; default: olmoe-1b-7b.")
     private String presets;
 
@@ -145,13 +138,15 @@ final class Bench implements Callable<Integer> {
     @Override
     public Integer call() {
         List<Preset> shapes =
-                presets.equals(ALL) ? Preset.all() : list("--preset", presets, Preset::of);
+                presets.equals(ALL)
+                        ? Presets.all()
+                        : list("--preset", presets, PresetsCommand::option);
         List<Integer> sizes = list("--tokens", tokens, WholeNumber.TOKENS::parse);
         List<DType> types = list("--weights", weights, Run::weightsType);
         List<String> names = list("--backend", backends, name -> name);
         WholeNumber.THREADS.check(threads);
         if (chart != null) {
-            ChartFile.check(chart);
+            ChartFile.check("--chart", chart);
         }
         List<OpenBackend> open = new ArrayList<>();
         try {

@@ -33,7 +33,8 @@ final class BenchChart {
 
     /** Draws and writes. */
     static void write(Path file, List<BenchSeries> all) {
-        ChartFile.write(file, 2 * WIDTH + LEGEND_WIDTH, HEIGHT, graphics -> paint(graphics, all));
+        int width = 2 * WIDTH + LEGEND_WIDTH;
+        Picture.write("--chart", file, width, HEIGHT, graphics -> paint(graphics, all));
     }
 
     private static void paint(Graphics2D graphics, List<BenchSeries> all) {

@@ -2,6 +2,7 @@ package jmoe.cli;
 
 import jmoe.Backend;
 import jmoe.MoeLayer;
+import jmoe.Preset;
 import jmoe.Workspace;
 import jmoe.ops.Activation;
 import jmoe.ops.Kernels;

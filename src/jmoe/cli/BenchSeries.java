@@ -1,6 +1,8 @@
 package jmoe.cli;
 
 import jmoe.Backend;
+import jmoe.Preset;
+import jmoe.Presets;
 import jmoe.cli.TimedKernels.Stage;
 import jmoe.tensor.DType;
 import jmoe.vector.Ceilings;
@@ -46,7 +48,7 @@ record BenchSeries(
 
     /** Experts of the model itself. */
     int publishedExperts() {
-        return Preset.of(preset.name()).config().numExperts();
+        return Presets.of(preset.name()).config().numExperts();
     }
 
     /** The best ceilings of a run; null if nothing was measured. */

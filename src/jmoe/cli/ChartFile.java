@@ -1,25 +1,14 @@
 package jmoe.cli;
 
-import de.erichseifert.vectorgraphics2d.VectorGraphics2D;
-import de.erichseifert.vectorgraphics2d.svg.SVGProcessor;
-import de.erichseifert.vectorgraphics2d.util.PageSize;
-
 import jmoe.checkpoint.CheckpointException;
 
 import org.knowm.xchart.XYChart;
 import org.knowm.xchart.XYSeries;
 
-import java.awt.Graphics2D;
-import java.awt.image.BufferedImage;
-import java.io.IOException;
-import java.io.OutputStream;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Locale;
-import java.util.function.Consumer;
-
-import javax.imageio.ImageIO;
 
 /** A picture that a command draws. Whether it can be is made sure before anything is measured. */
 final class ChartFile {
@@ -30,16 +19,18 @@ final class ChartFile {
     /**
      * Checks the file to write.
      *
+     * @param option that names it
      * @throws IllegalArgumentException for another format
      * @throws UnsupportedOperationException without the Java module that draws
      * @throws CheckpointException if the file cannot be written
      */
-    static void check(Path file) {
-        format(file);
+    static void check(String option, Path file) {
+        format(option, file);
         if (ModuleLayer.boot().findModule("java.desktop").isEmpty()) {
             throw new UnsupportedOperationException(
-                    "--chart: this Java runtime has no module java.desktop; draw on a machine with"
-                            + " a full JDK, or take --json");
+                    option
+                            + ": this Java runtime has no module java.desktop; draw on a machine"
+                            + " with a full JDK, or take --json");
         }
         Path folder = file.toAbsolutePath().getParent();
         if (Files.isDirectory(file)
@@ -48,14 +39,15 @@ final class ChartFile {
                 || !Files.isDirectory(folder)
                 || !Files.isWritable(folder)) {
             throw new CheckpointException(
-                    "--chart: "
+                    option
+                            + ": "
                             + file
                             + ": cannot be written; name a file in a folder that exists");
         }
     }
 
     /** The format that the name of a file asks for: svg or png. */
-    static String format(Path file) {
+    static String format(String option, Path file) {
         String name = file.toString().toLowerCase(Locale.ROOT);
         for (String format : FORMATS) {
             if (name.endsWith("." + format)) {
@@ -63,36 +55,7 @@ final class ChartFile {
             }
         }
         throw new IllegalArgumentException(
-                "--chart: expected a file ending in .svg or .png, got " + file);
-    }
-
-    /**
-     * Draws and writes.
-     *
-     * @param file as checked
-     * @param width pixels
-     * @param height pixels
-     * @param painter draws at the origin
-     */
-    static void write(Path file, int width, int height, Consumer<Graphics2D> painter) {
-        System.setProperty("java.awt.headless", "true");
-        try (OutputStream out = Files.newOutputStream(file)) {
-            if (format(file).equals("svg")) {
-                VectorGraphics2D graphics = new VectorGraphics2D();
-                painter.accept(graphics);
-                PageSize size = new PageSize(0, 0, width, height);
-                new SVGProcessor().getDocument(graphics.getCommands(), size).writeTo(out);
-            } else {
-                BufferedImage image = new BufferedImage(width, height, BufferedImage.TYPE_INT_RGB);
-                Graphics2D graphics = image.createGraphics();
-                painter.accept(graphics);
-                graphics.dispose();
-                ImageIO.write(image, "png", out);
-            }
-        } catch (IOException e) {
-            throw new CheckpointException(
-                    "--chart: " + file + ": cannot be written: " + e.getMessage(), e);
-        }
+                option + ": expected a file ending in .svg or .png, got " + file);
     }
 
     /** Ends logarithmic axes at whole decades: only those have labels. */

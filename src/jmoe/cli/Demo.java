@@ -2,6 +2,8 @@ package jmoe.cli;
 
 import jmoe.Backend;
 import jmoe.MoeLayer;
+import jmoe.Preset;
+import jmoe.Presets;
 import jmoe.Workspace;
 import jmoe.ops.Kernels;
 import jmoe.ops.MoeWeights;
@@ -28,7 +30,7 @@ import java.util.concurrent.Callable;
         footer = {"", "Example:", "  jmoe demo"})
 final class Demo implements Callable<Integer> {
     private static final String GOLDEN = "mixtral-0";
-    private static final Preset OLMOE = Preset.of(Preset.DEFAULT);
+    private static final Preset OLMOE = Presets.of(Presets.DEFAULT);
     private static final int[] TOKENS = {1, 16, 128};
     private static final int MAX_PASSES = 10;
 

@@ -22,7 +22,8 @@ final class ExperimentChart {
 
     /** Draws and writes. */
     static void write(Path file, List<Plot> plots) {
-        ChartFile.write(file, WIDTH * plots.size(), HEIGHT, graphics -> paint(graphics, plots));
+        Picture.write(
+                "--chart", file, WIDTH * plots.size(), HEIGHT, graphics -> paint(graphics, plots));
     }
 
     private static void paint(Graphics2D graphics, List<Plot> plots) {

@@ -23,8 +23,13 @@ final class LayerText {
 
     /** How tokens get their experts, in one sentence. */
     static String rule(MoeLayerInfo info) {
-        RouterConfig router = info.config().routers().getFirst();
-        StringBuilder rule = new StringBuilder(selection(router, info.selectionBias()));
+        return rule(info.config(), info.selectionBias());
+    }
+
+    /** The same for a layer of which only the configuration is known. */
+    static String rule(MoeConfig config, boolean selectionBias) {
+        RouterConfig router = config.routers().getFirst();
+        StringBuilder rule = new StringBuilder(selection(router, selectionBias));
         if (!(router.selection() instanceof Selection.SparseMixer)) {
             rule.append(normalisation(router.normalisation()));
         }
@@ -202,7 +207,11 @@ final class LayerText {
 
     /** Everything for programs. */
     static Map<String, Object> json(MoeLayerInfo info) {
-        MoeConfig config = info.config();
+        return json(info.config(), info.selectionBias());
+    }
+
+    /** The same for a layer of which only the configuration is known. */
+    static Map<String, Object> json(MoeConfig config, boolean selectionBias) {
         Map<String, Object> json = new LinkedHashMap<>();
         json.put("family", config.family());
         json.put("hidden", config.hidden());
@@ -216,11 +225,12 @@ final class LayerText {
         json.put("shared_gated", config.sharedGated());
         json.put("token_types", config.numTokenTypes());
         json.put("activation", activation(config.activation()));
-        json.put("rule", rule(info));
+        json.put("rule", rule(config, selectionBias));
         return json;
     }
 
-    private static String number(double value) {
+    /** Whole numbers without a point, others as short as they are exact. */
+    static String number(double value) {
         return value == Math.rint(value) && Math.abs(value) < 1e6
                 ? Long.toString((long) value)
                 : Double.toString(value).replace("E", "e");

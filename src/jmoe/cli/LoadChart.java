@@ -45,14 +45,18 @@ final class LoadChart {
 
     void print(Screen screen) {
         for (int type = 0; type < tokensPerExpert.size(); type++) {
-            int[] counts = tokensPerExpert.get(type);
-            screen.heading(
-                    tokensPerExpert.size() == 1
-                            ? "Expert load (tokens per expert)"
-                            : "Expert load of token type " + type + " (tokens per expert)");
-            printBars(screen, counts);
-            screen.line("  " + summary(counts));
+            printBars(screen, type);
+            screen.line("  " + summary(tokensPerExpert.get(type)));
         }
+    }
+
+    /** A heading and a bar per expert. */
+    void printBars(Screen screen, int type) {
+        screen.heading(
+                tokensPerExpert.size() == 1
+                        ? "Expert load (tokens per expert)"
+                        : "Expert load of token type " + type + " (tokens per expert)");
+        printBars(screen, tokensPerExpert.get(type));
     }
 
     private void printBars(Screen screen, int[] counts) {

@@ -56,7 +56,8 @@ public final class Main implements Callable<Integer> {
     static final int INTERNAL_ERROR = 3;
 
     private static final String COMMANDS =
-            "commands: run, bench, experiment, demo, info, inspect, verify, bundle";
+            "commands: run, route, bench, presets, experiment, demo, info, inspect, verify,"
+                    + " bundle";
 
     /** Enough for Java to compile what a small layer runs. */
     private static final long WARM_UP_NANOS = 1_000_000_000L;
@@ -117,11 +118,13 @@ public final class Main implements Callable<Integer> {
         CommandLine command =
                 new CommandLine(new Main())
                         .addSubcommand(new Run(screen, warmUpNanos))
+                        .addSubcommand(new RouteCommand(screen))
                         .addSubcommand(new Bench(screen, warmUpNanos))
                         .addSubcommand(new TryExperiment(screen))
                         .addSubcommand(new Demo(screen))
                         .addSubcommand(new Info(screen))
                         .addSubcommand(new Inspect(screen))
+                        .addSubcommand(new PresetsCommand(screen))
                         .addSubcommand(new Verify(screen, warmUpNanos))
                         .addSubcommand(new Bundle(screen))
                         .setOut(screen.out())

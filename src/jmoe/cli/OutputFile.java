@@ -13,50 +13,54 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 
-/** Makes sure, before anything is computed, that {@code --output} destroys nothing it read. */
-final class OutputFile {
+/**
+ * Makes sure, before anything is computed, that a file to be written destroys nothing that is read.
+ *
+ * @param option that names it
+ * @param file as given
+ */
+record OutputFile(String option, Path file) {
     private static final String SINGLE = "model.safetensors";
     private static final String INDEX = "model.safetensors.index.json";
 
     /** Files that would change what the checkpoint is, even where they do not exist yet. */
     private static final List<String> RESERVED = List.of("config.json", SINGLE, INDEX);
 
-    private OutputFile() {}
-
     /**
-     * Checks the file to write.
+     * Checks the file.
      *
-     * @param output as given
-     * @param checkpoint its folder
-     * @param input {@code FILE[:TENSOR]}
+     * @param checkpoint its folder, or null if there is none
+     * @param input {@code FILE[:TENSOR]}, or null if not given
      * @param types {@code FILE[:TENSOR]}, or null if not given
      * @throws IllegalArgumentException if it is one of the files that are read
      * @throws CheckpointException if it cannot be written
      */
-    static void check(Path output, Path checkpoint, String input, @Nullable String types) {
-        refuseIfSame(output, TensorFile.parse(input).file(), "is the input");
+    void check(@Nullable Path checkpoint, @Nullable String input, @Nullable String types) {
+        if (input != null) {
+            refuseIfSame(TensorFile.parse(input).file(), "is the input");
+        }
         if (types != null) {
-            refuseIfSame(output, TensorFile.parse(types).file(), "is the file of --token-types");
+            refuseIfSame(TensorFile.parse(types).file(), "is the file of --token-types");
         }
-        if (Files.isDirectory(checkpoint)) {
-            checkFolder(output, checkpoint);
+        if (checkpoint != null && Files.isDirectory(checkpoint)) {
+            checkFolder(checkpoint);
         }
-        SafetensorsWriter.checkWritable(output);
+        SafetensorsWriter.checkWritable(file);
     }
 
-    private static void checkFolder(Path output, Path checkpoint) {
+    private void checkFolder(Path checkpoint) {
         try (DirectoryStream<Path> entries =
                 Files.newDirectoryStream(checkpoint, Files::isRegularFile)) {
             for (Path entry : entries) {
-                if (isSame(output, entry) && !isResult(entry)) {
-                    throw refused(output, "belongs to the checkpoint");
+                if (isSame(file, entry) && !isResult(entry)) {
+                    throw refused("belongs to the checkpoint");
                 }
             }
         } catch (IOException e) {
             throw new CheckpointException(checkpoint + ": cannot be read: " + e.getMessage(), e);
         }
-        Path folder = output.toAbsolutePath().getParent();
-        Path name = output.getFileName();
+        Path folder = file.toAbsolutePath().getParent();
+        Path name = file.getFileName();
         if (folder != null && name != null && isSame(folder, checkpoint)) {
             boolean named =
                     Files.exists(checkpoint.resolve(SINGLE))
@@ -64,14 +68,14 @@ final class OutputFile {
             // Weights of any name count as the model where there is just one such file.
             if (RESERVED.contains(name.toString())
                     || (!named && name.toString().endsWith(".safetensors"))) {
-                throw refused(output, "would become part of the checkpoint");
+                throw refused("would become part of the checkpoint");
             }
         }
     }
 
-    private static void refuseIfSame(Path output, Path other, String what) {
-        if (isSame(output, other)) {
-            throw refused(output, what);
+    private void refuseIfSame(Path other, String what) {
+        if (isSame(file, other)) {
+            throw refused(what);
         }
     }
 
@@ -96,8 +100,8 @@ final class OutputFile {
         }
     }
 
-    private static IllegalArgumentException refused(Path output, String what) {
+    private IllegalArgumentException refused(String what) {
         return new IllegalArgumentException(
-                "--output: " + output + " " + what + "; name another file");
+                option + ": " + file + " " + what + "; name another file");
     }
 }

@@ -4,7 +4,8 @@ import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
 import static java.lang.foreign.ValueLayout.JAVA_SHORT_UNALIGNED;
 
-import jmoe.cli.Preset.Bias;
+import jmoe.Preset;
+import jmoe.Preset.Bias;
 import jmoe.ops.Activation;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.MoeConfig;
@@ -40,6 +41,8 @@ public final class RandomLayer {
 
     private static final int TABLE_BITS = 16;
 
+    private static final int MAX_TENSORS = 16;
+
     /** A multiple of what one random number yields. */
     private static final long CHUNK_ELEMENTS = 1 << 20;
 
@@ -67,6 +70,45 @@ public final class RandomLayer {
      */
     public static MoeWeights weights(Preset preset, DType type, Arena arena) {
         return new RandomLayer(preset, type, arena).weights();
+    }
+
+    /**
+     * Makes routers only, without the bias of their selection: training starts it at 0, and it is
+     * there to balance what random numbers would tilt.
+     *
+     * @param preset shape and rules
+     * @param type F32, F16 or BF16
+     * @param seed another one gives other numbers
+     * @param arena owner of the memory
+     * @return one router per token type
+     */
+    static List<RouterWeights> routers(Preset preset, DType type, int seed, Arena arena) {
+        RandomLayer layer = new RandomLayer(preset, type, arena);
+        layer.seed = firstSeed(seed);
+        List<RouterWeights> routers = new ArrayList<>();
+        for (RouterConfig router : preset.config().routers()) {
+            RouterWeights random =
+                    layer.router(router.numLogits(), router.numExperts(), preset.config().hidden());
+            routers.add(new RouterWeights(random.weight(), random.bias(), null));
+        }
+        return routers;
+    }
+
+    /**
+     * Makes tokens.
+     *
+     * @param seed as for {@link #routers}, whose numbers are others
+     * @return F32 [tokens, hidden], normal numbers
+     */
+    static Tensor tokens(long tokens, int hidden, int seed, Arena arena) {
+        Tensor x = Tensor.allocate(arena, DType.F32, tokens, hidden);
+        fill(x, 1, firstSeed(seed));
+        return x;
+    }
+
+    /** Of as many tensors as a seed may make; the first is of the tokens. */
+    private static long firstSeed(int seed) {
+        return (long) seed * MAX_TENSORS;
     }
 
     private MoeWeights weights() {

@@ -3,7 +3,6 @@ package jmoe.cli;
 import jmoe.Backend;
 import jmoe.MoeLayer;
 import jmoe.Workspace;
-import jmoe.checkpoint.Checkpoint;
 import jmoe.checkpoint.LoadProgress;
 import jmoe.checkpoint.MoeLayerInfo;
 import jmoe.checkpoint.SafetensorsWriter;
@@ -23,12 +22,10 @@ import picocli.CommandLine.Parameters;
 import java.lang.foreign.Arena;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
-import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.SequencedMap;
 import java.util.concurrent.Callable;
-import java.util.stream.Collectors;
 
 /** Computes one layer of a checkpoint on a given input. */
 @Command(
@@ -57,8 +54,6 @@ import java.util.stream.Collectors;
             "      --token-types cases.safetensors:t7.token_types"
         })
 final class Run implements Callable<Integer> {
-    private static final long MAX_LISTED_LAYERS = 20;
-
     /** A first pass that took longer is not repeated unless asked for. */
     private static final double MAX_COLD_NANOS = 10e9;
 
@@ -147,12 +142,12 @@ final class Run implements Callable<Integer> {
         WholeNumber.REPEAT.check(repeat);
         DType expertType = weightsType == null ? null : weightsType(weightsType);
         if (output != null) {
-            OutputFile.check(output, checkpoint, input, tokenTypes);
+            new OutputFile("--output", output).check(checkpoint, input, tokenTypes);
         }
         try (Arena arena = Arena.ofShared();
                 OpenBackend backend = backendOptions.open()) {
             requireComparable(backend.backend(), expertType);
-            MoeLayerInfo info = layerInfo();
+            MoeLayerInfo info = ChosenLayer.of(checkpoint, layerNumber);
             LayerInput x = LayerInput.read(info.config(), input, tokenTypes, arena);
             TimedKernels timed = new TimedKernels(backend.kernels());
             try (MoeLayer layer = load(info, timed, expertType);
@@ -218,29 +213,6 @@ final class Run implements Callable<Integer> {
                     throw new IllegalArgumentException(
                             "--weights: expected f32, bf16, f16 or i8, got " + name);
         };
-    }
-
-    private MoeLayerInfo layerInfo() {
-        try (Checkpoint files = Checkpoint.open(checkpoint)) {
-            if (layerNumber != null) {
-                return files.layer(layerNumber);
-            }
-            List<MoeLayerInfo> layers = files.layers();
-            if (layers.size() != 1) {
-                throw new IllegalArgumentException(
-                        "--layer: "
-                                + checkpoint
-                                + " has "
-                                + Units.plural(layers.size(), "MoE layer", "MoE layers")
-                                + "; choose one of "
-                                + layers.stream()
-                                        .limit(MAX_LISTED_LAYERS)
-                                        .map(info -> Integer.toString(info.layer()))
-                                        .collect(Collectors.joining(", "))
-                                + (layers.size() > MAX_LISTED_LAYERS ? ", ..." : ""));
-            }
-            return layers.getFirst();
-        }
     }
 
     private MoeLayer load(MoeLayerInfo info, Kernels kernels, @Nullable DType expertType) {

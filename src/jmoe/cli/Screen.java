@@ -66,13 +66,18 @@ record Screen(PrintWriter out, PrintWriter err, boolean colour, boolean unicode,
 
     /** A named value; long values continue below themselves. */
     void field(String label, String value) {
+        field(label, LABEL_COLUMNS, value);
+    }
+
+    /** A named value, with room for longer names. */
+    void field(String label, int labelColumns, String value) {
         StringBuilder line = new StringBuilder("  ").append(label).append(' ');
-        pad(line, LABEL_COLUMNS + 2);
+        pad(line, labelColumns + 2);
         for (String word : value.split(" ", -1)) {
-            if (line.length() + word.length() > COLUMNS && line.length() > LABEL_COLUMNS + 2) {
+            if (line.length() + word.length() > COLUMNS && line.length() > labelColumns + 2) {
                 out.println(line.toString().stripTrailing());
                 line.setLength(0);
-                pad(line, LABEL_COLUMNS + 2);
+                pad(line, labelColumns + 2);
             }
             line.append(word).append(' ');
         }

@@ -68,7 +68,7 @@ final class TryExperiment implements Callable<Integer> {
         }
         Experiment experiment = experiment(name);
         if (chart != null) {
-            ChartFile.check(chart);
+            ChartFile.check("--chart", chart);
         }
         try (OpenBackend backend = backendOptions.open()) {
             Effort effort = quick ? Effort.QUICK : Effort.FULL;

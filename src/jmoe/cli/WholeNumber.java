@@ -7,6 +7,7 @@ enum WholeNumber {
     LAYER("--layer", 0, Integer.MAX_VALUE),
     REPEAT("--repeat", 1, 1_000_000),
     TOKENS("--tokens", 1, 1 << 20),
+    SEED("--seed", 0, 1_000_000_000),
     THREADS("--threads", 1, 1024);
 
     private final String option;

@@ -53,13 +53,7 @@ public record MoeWeights(
         }
         List<RouterWeights> newRouters = new ArrayList<>();
         for (RouterWeights router : routers) {
-            newRouters.add(
-                    new RouterWeights(
-                            kernels.prepare(router.weight(), arena),
-                            copy(router.bias(), kernels, arena),
-                            copy(router.selectionBias(), kernels, arena),
-                            copy(router.expertScale(), kernels, arena),
-                            prepare(router.noiseWeight(), kernels, arena)));
+            newRouters.add(router.prepare(kernels, arena));
         }
         return new MoeWeights(
                 newRouters,
@@ -98,7 +92,7 @@ public record MoeWeights(
     }
 
     /** What is added, not multiplied by, has no form of its own. */
-    private static @Nullable Tensor copy(@Nullable Tensor tensor, Kernels kernels, Arena arena) {
+    static @Nullable Tensor copy(@Nullable Tensor tensor, Kernels kernels, Arena arena) {
         if (tensor == null) {
             return null;
         }

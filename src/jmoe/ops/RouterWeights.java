@@ -6,6 +6,7 @@ import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;
 
+import java.lang.foreign.Arena;
 import java.util.Arrays;
 
 /**
@@ -64,5 +65,22 @@ public record RouterWeights(
      */
     public RouterWeights(Tensor weight, @Nullable Tensor bias, @Nullable Tensor selectionBias) {
         this(weight, bias, selectionBias, null, null);
+    }
+
+    /**
+     * Brings the router to where a backend computes, in the form that it computes with fastest.
+     *
+     * @param kernels the backend
+     * @param arena owner of the memory of new forms
+     * @return weights that do not need these any more, except where a backend takes them as they
+     *     are
+     */
+    public RouterWeights prepare(Kernels kernels, Arena arena) {
+        return new RouterWeights(
+                kernels.prepare(weight, arena),
+                MoeWeights.copy(bias, kernels, arena),
+                MoeWeights.copy(selectionBias, kernels, arena),
+                MoeWeights.copy(expertScale, kernels, arena),
+                noiseWeight == null ? null : kernels.prepare(noiseWeight, arena));
     }
 }

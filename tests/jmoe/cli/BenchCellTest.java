@@ -3,6 +3,7 @@ package jmoe.cli;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import jmoe.Backend;
+import jmoe.Preset;
 import jmoe.ops.Activation;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.RouterConfig;

@@ -15,7 +15,8 @@ import java.io.Writer;
 
 final class MainTest {
     @ParameterizedTest
-    @ValueSource(strings = {"run", "bench", "demo", "info", "inspect", "verify"})
+    @ValueSource(
+            strings = {"run", "route", "bench", "presets", "demo", "info", "inspect", "verify"})
     void help_showsUsageAndExamplesInEightyColumns(String command) {
         String out = jmoe(command, "--help").succeeded().out();
         assertThat(out).startsWith("Usage: jmoe " + command).contains("Example", "  jmoe ");
@@ -27,7 +28,15 @@ final class MainTest {
     @Test
     void help_listsCommandsAndExitStatuses() {
         assertThat(jmoe("--help").succeeded().out())
-                .contains("run ", "bench ", "demo ", "info ", "inspect ", "verify ", "Exit status");
+                .contains(
+                        "run ",
+                        "bench ",
+                        "presets ",
+                        "demo ",
+                        "info ",
+                        "inspect ",
+                        "verify ",
+                        "Exit status");
     }
 
     @Test
@@ -41,8 +50,8 @@ final class MainTest {
         jmoe().refused("missing command", "jmoe --help");
         jmoe("rum")
                 .refused(
-                        "unknown command 'rum'; commands: run, bench, experiment, demo, info,"
-                                + " inspect, verify, bundle; see jmoe --help");
+                        "unknown command 'rum'; commands: run, route, bench, presets, experiment,"
+                            + " demo, info, inspect, verify, bundle; see jmoe --help");
         jmoe("run").refused("--input", "CHECKPOINT", "jmoe run --help");
         jmoe("info", "--fast").refused("--fast", "jmoe info --help");
         jmoe("run", "x", "--input", "y", "--layer", "first").refused("--layer", "first");

@@ -1,74 +1,28 @@
 package jmoe.cli;
 
 import static org.assertj.core.api.Assertions.assertThat;
-import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import jmoe.Preset;
+import jmoe.Presets;
+import jmoe.ops.ExpertWeights;
 import jmoe.ops.MoeWeights;
-import jmoe.ops.RouterConfig;
+import jmoe.ops.RouterWeights;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
+import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
+import org.junit.jupiter.params.provider.ValueSource;
 
 import java.lang.foreign.Arena;
 
-final class PresetTest {
-    @Test
-    void names_areUnique() {
-        assertThat(Preset.all().stream().map(Preset::name)).doesNotHaveDuplicates();
-        assertThat(Preset.of(Preset.DEFAULT).config().hidden()).isEqualTo(2048);
-        assertThatThrownBy(() -> Preset.of("olmoe"))
-                .isInstanceOf(IllegalArgumentException.class)
-                .hasMessageContaining("--preset: expected")
-                .hasMessageContaining("got olmoe");
-    }
-
-    @Test
-    void weightBytes_areThoseOfThePublishedModels() {
-        assertThat(Preset.of("olmoe-1b-7b").weightBytes(DType.BF16))
-                .isEqualTo(2L * 3 * 64 * 1024 * 2048 + 2L * 64 * 2048);
-        assertThat(Preset.of("deepseek-v2-lite").weightBytes(DType.F32))
-                .isEqualTo(4L * (3 * 66 * 1408 * 2048 + 64 * 2048));
-        // Not gated: two matrices.
-        assertThat(Preset.of("switch-base-128").weightBytes(DType.F16))
-                .isEqualTo(2L * 2 * 128 * 3072 * 768 + 2L * 128 * 768);
-        assertThat(Preset.of("ernie-4.5-vl-28b").weightBytes(DType.BF16))
-                .isEqualTo(2L * 3 * 2560 * (64 * (1536 + 512) + 2 * 1536) + 2L * 2 * 64 * 2560);
-    }
-
-    @Test
-    void halved_stopsWhereTheRuleNeedsMore() {
-        Preset preset = Preset.of("deepseek-v3");
-        int last = 0;
-        for (Preset next = preset; next != null; next = next.halved()) {
-            RouterConfig router = next.config().routers().getFirst();
-            assertThat(router.numExperts()).isEqualTo(next.config().numExperts());
-            last = router.numExperts();
-        }
-        // Four of eight groups must hold eight experts.
-        assertThat(last).isEqualTo(16);
-        assertThat(Preset.of("jetmoe-8b").halved().halved().config().numExperts()).isEqualTo(2);
-        assertThat(Preset.of("jetmoe-8b").halved().halved().halved()).isNull();
-    }
-
-    @Test
-    void halved_keepsEachExpertsShareOfTheTokens() {
-        Preset preset = Preset.of("switch-base-128");
-        assertThat(limit(preset)).isEqualTo(20);
-        assertThat(limit(preset.halved())).isEqualTo(40);
-    }
-
-    private static long limit(Preset preset) {
-        RouterConfig router = preset.config().routers().getFirst();
-        return router.capacity().limit(router, 1280);
-    }
-
+final class RandomLayerTest {
     @ParameterizedTest
     @EnumSource(names = {"F32", "F16", "BF16", "I8"})
     void weights_haveNoZerosAndTheRightSize(DType type) {
-        Preset preset = Preset.of("qwen1.5-moe-a2.7b");
+        Preset preset = Presets.of("qwen1.5-moe-a2.7b");
         while (preset.halved() != null) {
             preset = preset.halved();
         }
@@ -122,10 +76,44 @@ final class PresetTest {
     }
 
     private static Preset smallest(String name) {
-        Preset preset = Preset.of(name);
+        Preset preset = Presets.of(name);
         for (Preset next = preset; next != null; next = next.halved()) {
             preset = next;
         }
         return preset;
+    }
+
+    @ParameterizedTest
+    @ValueSource(strings = {"jetmoe-8b", "gpt-oss-20b", "moonlight-16b", "qwen1.5-moe-a2.7b"})
+    void parameters_areTheElementsOfAllTensors(String name) {
+        Preset preset = smallest(name);
+        try (Arena arena = Arena.ofShared()) {
+            MoeWeights weights = RandomLayer.weights(preset, DType.BF16, arena);
+            long elements = elements(weights.sharedGate()) + elements(weights.outputBias());
+            for (RouterWeights router : weights.routers()) {
+                elements += elements(router.weight()) + elements(router.bias());
+                elements += elements(router.selectionBias());
+            }
+            for (ExpertWeights bank : weights.experts()) {
+                elements += elements(bank);
+            }
+            ExpertWeights shared = weights.shared();
+            elements += shared == null ? 0 : elements(shared);
+            assertThat(preset.parameters()).isEqualTo(elements);
+            int idle = preset.config().numExperts() - preset.config().topK();
+            long expert = elements(weights.experts().getFirst()) / preset.config().numExperts();
+            assertThat(preset.activeParameters()).isEqualTo(elements - idle * expert);
+        }
+    }
+
+    private static long elements(ExpertWeights bank) {
+        return elements(bank.gateUp())
+                + elements(bank.down())
+                + elements(bank.gateUpBias())
+                + elements(bank.downBias());
+    }
+
+    private static long elements(@Nullable Tensor tensor) {
+        return tensor == null ? 0 : tensor.numElements();
     }
 }

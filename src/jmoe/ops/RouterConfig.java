@@ -412,7 +412,8 @@ public record RouterConfig(
      */
     public boolean judgesGroupsBySum() {
         return selection instanceof Selection.TwoLevel
-                || selection instanceof Selection.GroupLimited g && g.groupScore != GroupScore.MAX;
+                || (selection instanceof Selection.GroupLimited g
+                        && g.groupScore != GroupScore.MAX);
     }
 
     /**
@@ -445,6 +446,6 @@ public record RouterConfig(
                 && sum.epsilon == 0
                 && !(selection instanceof Selection.Hash)
                 && !(selection instanceof Selection.TwoLevel)
-                && !(selection instanceof Selection.OnePerGroup o && o.scope == Scope.LOCAL);
+                && (!(selection instanceof Selection.OnePerGroup o) || o.scope == Scope.GLOBAL);
     }
 }

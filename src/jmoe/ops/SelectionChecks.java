@@ -153,7 +153,7 @@ final class SelectionChecks {
         RouterConfig.require(score == Score.SOFTMAX, "score", "SOFTMAX with TwoLevel", score);
         boolean plain =
                 normalisation instanceof Normalisation.None
-                        || normalisation instanceof Normalisation.Sum sum && sum.epsilon() == 0;
+                        || (normalisation instanceof Normalisation.Sum sum && sum.epsilon() == 0);
         RouterConfig.require(
                 plain, "normalisation", "None or Sum with epsilon 0 with TwoLevel", normalisation);
         RouterConfig.require(

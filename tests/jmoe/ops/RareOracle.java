@@ -107,8 +107,8 @@ final class RareOracle {
 
     private boolean judgesBySum() {
         return config.selection() instanceof Selection.TwoLevel
-                || config.selection() instanceof Selection.GroupLimited g
-                        && g.groupScore() != GroupScore.MAX;
+                || (config.selection() instanceof Selection.GroupLimited g
+                        && g.groupScore() != GroupScore.MAX);
     }
 
     private void softmax(List<Integer> experts) {

@@ -130,7 +130,7 @@ public class SingletonExpertsBench {
     /** Frees all of it. */
     @TearDown
     public void close() {
-        kernels.close();
         arena.close();
+        kernels.close();
     }
 }

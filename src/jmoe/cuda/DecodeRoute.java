@@ -45,7 +45,9 @@ final class DecodeRoute {
      * Whether a rule can be applied to each token by itself, so that one kernel may go on to sort.
      */
     private static boolean isLocal(RouterConfig config) {
-        return config.capacity() == null && !(config.selection() instanceof Selection.ProductKeys);
+        return config.capacity() == null
+                && !config.choosesByBatch()
+                && !(config.selection() instanceof Selection.ProductKeys);
     }
 
     /** Whether {@link #queueSorted} does it. */

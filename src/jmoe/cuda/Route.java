@@ -13,16 +13,22 @@ final class Route {
     private final CudaContext context;
     private final CudaModule module;
     private final CudaModule capacityModule;
+    private final BatchRoute together;
     private final RouteRule rule = new RouteRule(Arena.ofAuto());
 
     Route(CudaContext context) {
         this.context = context;
         module = context.module("route");
         capacityModule = context.module("route_capacity");
+        together = new BatchRoute(context);
     }
 
     void queue(
             Operands on, Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing) {
+        if (config.choosesByBatch()) {
+            together.queue(on, logits, config, inputs, routing);
+            return;
+        }
         int tokens = (int) routing.tokens();
         Capacity capacity = config.capacity();
         boolean ranked = capacity != null && capacity.byProbability();

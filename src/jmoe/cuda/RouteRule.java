@@ -59,6 +59,10 @@ final class RouteRule {
                 set(4, 3);
                 set(11, keys.numKeys());
             }
+            // The batch has chosen when a rule with one of these is applied to tokens.
+            case Selection.ExpertChoice choice -> set(4, 4);
+            case Selection.Sinkhorn sinkhorn -> set(4, 4);
+            case Selection.BalancedAssignment assignment -> set(4, 4);
         }
     }
 

@@ -30,9 +30,9 @@ import java.util.function.LongSupplier;
  * </ul>
  *
  * <p>Each call gives the same bits when repeated, for any number of threads; a row of the output
- * depends only on the token it belongs to, not on the batch (except with capacity or product keys
- * in {@link #route}). An instance may be used by several threads; calls then run one after the
- * other.
+ * depends only on the token it belongs to, not on the batch (except in {@link #route} with
+ * capacity, product keys or a rule that {@linkplain RouterConfig#choosesByBatch chooses by batch}).
+ * An instance may be used by several threads; calls then run one after the other.
  */
 public interface Kernels extends AutoCloseable {
     /**
@@ -41,7 +41,8 @@ public interface Kernels extends AutoCloseable {
      * <p>A NaN logit is never selected while there are K numbers, with groups in those that are
      * kept, and makes the weights NaN that depend on it. So does an infinite maximum of a softmax.
      * NaN weights have the bits 0x7fc00000. Ids stay unique and in range whatever the logits. With
-     * product keys, experts are ordered by the sum in double.
+     * product keys, experts are ordered by the sum in double. Rules that {@linkplain
+     * RouterConfig#choosesByBatch choose by batch} say themselves what a NaN means.
      *
      * @param logits in, F32 or F64 [tokens, numLogits]
      * @param config the rule

@@ -46,16 +46,28 @@ final class ReferenceRouter {
         int topK = config.topK();
         double[][] weights = new double[tokens][topK];
         double[] bestScores = new double[tokens];
+        boolean[] served = new boolean[tokens];
         for (int token = 0; token < tokens; token++) {
-            boolean served = tokenTypes == null || config.serves(tokenTypes.getInt(token));
-            if (served) {
+            served[token] = tokenTypes == null || config.serves(tokenTypes.getInt(token));
+        }
+        int[][] chosen =
+                config.choosesByBatch()
+                        ? ReferenceBatchRouter.choose(logits, config, served)
+                        : new int[0][];
+        for (int token = 0; token < tokens; token++) {
+            if (served[token]) {
                 router.readLogits(logits, token, tokens);
-                router.routeToken();
+                if (config.choosesByBatch()) {
+                    router.weighChosen(chosen[token]);
+                } else {
+                    router.routeToken();
+                }
                 bestScores[token] = router.bestScore();
                 weights[token] = router.weights.clone();
             }
             for (int k = 0; k < topK; k++) {
-                routing.topkIds().setInt((long) token * topK + k, served ? router.ids[k] : -1);
+                int id = served[token] ? router.ids[k] : -1;
+                routing.topkIds().setInt((long) token * topK + k, id);
             }
         }
         if (config.capacity() != null) {
@@ -107,7 +119,19 @@ final class ReferenceRouter {
         for (int k = 0; k < ids.length; k++) {
             ids[k] = takeBest(candidates, free, 0, free.length);
         }
-        weigh();
+        weigh(ids.length);
+    }
+
+    /** Weighs the experts that a look at the whole batch has given this token; -1 for none. */
+    private void weighChosen(int[] chosen) {
+        score();
+        Arrays.fill(weights, 0);
+        int count = 0;
+        for (int k = 0; k < ids.length; k++) {
+            ids[k] = chosen[k];
+            count += chosen[k] >= 0 ? 1 : 0;
+        }
+        weigh(count);
     }
 
     /**
@@ -137,7 +161,7 @@ final class ReferenceRouter {
     }
 
     /** Takes the best free entry of a range; the lowest index of equals, NaN below every number. */
-    private static int takeBest(double[] values, boolean[] free, int from, int to) {
+    static int takeBest(double[] values, boolean[] free, int from, int to) {
         int best = -1;
         for (int i = from; i < to; i++) {
             if (free[i] && (best < 0 || ranksAbove(values[i], values[best]))) {
@@ -173,15 +197,16 @@ final class ReferenceRouter {
         }
     }
 
-    private void weigh() {
-        double[] s = new double[ids.length];
+    /** Weighs the first experts of {@code ids}, as many as there are. */
+    private void weigh(int count) {
+        double[] s = new double[count];
         if (config.score() == Score.SOFTMAX
                 && config.normalisation() instanceof Normalisation.Sum sum
                 && sum.epsilon() == 0) {
             // The softmax over the selected logits: the same weights, without underflow.
             double max = Double.NEGATIVE_INFINITY;
-            for (int id : ids) {
-                max = Math.max(max, logits[id]);
+            for (int k = 0; k < s.length; k++) {
+                max = Math.max(max, logits[ids[k]]);
             }
             for (int k = 0; k < s.length; k++) {
                 s[k] = Math.exp(logits[ids[k]] - max);

@@ -3,6 +3,7 @@ package jmoe.vector;
 import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Capacity;
+import jmoe.ops.RouterConfig.Selection;
 import jmoe.ops.Routing;
 import jmoe.tensor.Tensor;
 import jmoe.threads.Workers;
@@ -17,6 +18,9 @@ final class Route {
     private final Workers workers;
     private final @Nullable TokenRouter[] routers;
     private final ExpertQueues queues = new ExpertQueues();
+    private final ExpertChoice expertChoice;
+    private final Sinkhorn sinkhorn;
+    private final BalancedAssignment assignment;
 
     /** Scores or weights by slot and the best score of each token, for a capacity. */
     private double[] slotScores = new double[0];
@@ -26,10 +30,13 @@ final class Route {
     Route(Workers workers) {
         this.workers = workers;
         routers = new TokenRouter[workers.count()];
+        expertChoice = new ExpertChoice(workers);
+        sinkhorn = new Sinkhorn(workers);
+        assignment = new BalancedAssignment(workers);
     }
 
     /** The arguments of one call, as the workers see them. */
-    private record Batch(
+    record Batch(
             Elements logits,
             @Nullable Elements bias,
             @Nullable Elements tokenTypes,
@@ -39,6 +46,14 @@ final class Route {
             int tokens) {
         boolean serves(int token) {
             return tokenTypes == null || config.serves(tokenTypes.getInt(token));
+        }
+
+        int countServed() {
+            int count = 0;
+            for (int token = 0; token < tokens; token++) {
+                count += serves(token) ? 1 : 0;
+            }
+            return count;
         }
 
         long grain() {
@@ -59,6 +74,10 @@ final class Route {
         Capacity capacity = config.capacity();
         if (capacity != null) {
             routeWithin(capacity, batch);
+            return;
+        }
+        if (config.choosesByBatch()) {
+            routeTogether(batch);
             return;
         }
         workers.run(
@@ -107,6 +126,40 @@ final class Route {
             batch.weights.setFloat(
                     (long) token * topK + k, Float.isNaN(weight) ? Float.NaN : weight);
         }
+    }
+
+    /** The batch decides about experts, then each token about their weights. */
+    private void routeTogether(Batch batch) {
+        BatchChoice choice = choice(batch);
+        int topK = batch.config.topK();
+        workers.run(
+                batch.tokens,
+                batch.grain(),
+                (worker, from, to) -> {
+                    TokenRouter router = router(worker, batch.config);
+                    for (int token = (int) from; token < to; token++) {
+                        boolean served = batch.serves(token);
+                        if (served) {
+                            int count = choice.choose(worker, token, router.ids);
+                            router.weighChosen(batch.logits, token, count);
+                        }
+                        for (int k = 0; k < topK; k++) {
+                            int id = served ? router.ids[k] : -1;
+                            batch.ids.setInt((long) token * topK + k, id);
+                        }
+                        writeWeights(batch, token, served ? router.weights : null, 0);
+                    }
+                });
+    }
+
+    private BatchChoice choice(Batch batch) {
+        return switch (batch.config.selection()) {
+            case Selection.ExpertChoice choice -> expertChoice.prepare(batch, choice);
+            case Selection.Sinkhorn bounds -> sinkhorn.prepare(batch, bounds);
+            case Selection.BalancedAssignment auction ->
+                    assignment.prepare(batch, auction.epsilon());
+            default -> throw new IllegalArgumentException(batch.config + " looks at one token");
+        };
     }
 
     private void routeWithin(Capacity capacity, Batch batch) {

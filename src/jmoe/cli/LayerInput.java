@@ -91,7 +91,9 @@ record LayerInput(Tensor x, @Nullable Tensor tokenTypes) {
     /** Whether a token's result depends on the others. */
     private static boolean mixesTokens(MoeConfig config) {
         for (RouterConfig router : config.routers()) {
-            if (router.capacity() != null || router.selection() instanceof Selection.ProductKeys) {
+            if (router.capacity() != null
+                    || router.choosesByBatch()
+                    || router.selection() instanceof Selection.ProductKeys) {
                 return true;
             }
         }

@@ -129,6 +129,23 @@ final class LayerText {
                             + t.numGroups()
                             + " groups (by sum)";
             case Selection.Hash h -> router.topK() + " by a hash of the token's id";
+            case Selection.ExpertChoice c ->
+                    "each expert takes its "
+                            + number(c.capacityFactor())
+                            + " x tokens / experts best by "
+                            + score;
+            case Selection.Sinkhorn s ->
+                    "top "
+                            + router.topK()
+                            + " after balancing by Sinkhorn (tolerance "
+                            + number(s.tolerance())
+                            + "), weighted by "
+                            + score;
+            case Selection.BalancedAssignment b ->
+                    "balanced assignment by auction (epsilon "
+                            + number(b.epsilon())
+                            + "), weighted by "
+                            + score;
         };
     }
 

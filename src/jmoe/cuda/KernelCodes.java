@@ -59,6 +59,10 @@ final class KernelCodes {
             case Selection.EntropyK entropyK -> 7;
             case Selection.TwoLevel two -> 8;
             case Selection.Hash hash -> 9;
+            // The batch has chosen before tokens are weighed: no kernel asks how.
+            case Selection.ExpertChoice choice -> 10;
+            case Selection.Sinkhorn sinkhorn -> 10;
+            case Selection.BalancedAssignment assignment -> 10;
         };
     }
 

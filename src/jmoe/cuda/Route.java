@@ -17,6 +17,7 @@ final class Route {
     private final CudaModule module;
     private final CudaModule scaleModule;
     private final RareRoute rareRoute;
+    private final BatchRoute together;
     private final RouteRule rule = new RouteRule(Arena.ofAuto());
     private final RouteCapacity within;
 
@@ -26,6 +27,7 @@ final class Route {
         scaleModule = context.module("route_scale");
         rareRoute = new RareRoute(context);
         within = new RouteCapacity(context, rule);
+        together = new BatchRoute(context);
     }
 
     /** Addresses of what is written; of the best scores 0 if nobody asks for them. */
@@ -36,14 +38,27 @@ final class Route {
         int tokens = (int) routing.tokens();
         long ids = on.out(routing.topkIds());
         long weights = on.out(routing.topkWeights());
+        if (config.choosesByBatch()) {
+            together.queue(on, logits, config, inputs, routing);
+        } else {
+            queueByToken(on, logits, config, inputs, new Results(ids, weights, 0, tokens));
+        }
+        if (inputs.expertScale() != null) {
+            scale(on.in(inputs.expertScale()), ids, weights, (long) tokens * config.topK());
+        }
+    }
+
+    private void queueByToken(
+            Operands on, Tensor logits, RouterConfig config, RouteInputs inputs, Results to) {
+        int tokens = to.tokens;
         boolean rare = RareRoute.takes(config, inputs);
         long candidateBytes = rare ? rareRoute.keyBytes(config, tokens) : 0;
         RouteScratch scratch = RouteScratch.of(context.scratch(), config, tokens, candidateBytes);
         Capacity capacity = config.capacity();
         boolean byScore = capacity != null && capacity.priority() == Priority.PROBABILITY;
         long bestScores = byScore ? scratch.keys() : 0;
-        Results results = new Results(ids, weights, bestScores, tokens);
-        choose(on, logits, config, inputs, results, scratch);
+        Results scored = new Results(to.ids, to.weights, bestScores, tokens);
+        choose(on, logits, config, inputs, scored, scratch);
         if (capacity != null) {
             RouterConfig ranking = capacity.ranking(config);
             if (ranking != null) {
@@ -52,10 +67,7 @@ final class Route {
             }
             within.queue(
                     new RouteCapacity.Batch(
-                            config, capacity, tokens, on.in(logits), ids, weights, scratch));
-        }
-        if (inputs.expertScale() != null) {
-            scale(on.in(inputs.expertScale()), results, (long) tokens * config.topK());
+                            config, capacity, tokens, on.in(logits), to.ids, to.weights, scratch));
         }
     }
 
@@ -84,13 +96,13 @@ final class Route {
                 .run(kernel.blocks(to.tokens));
     }
 
-    private void scale(long expertScale, Results to, long slots) {
+    private void scale(long expertScale, long ids, long weights, long slots) {
         CudaKernel kernel = scaleModule.kernel("route_scale");
         context.launch()
                 .of(kernel)
-                .pointer(to.ids)
+                .pointer(ids)
                 .pointer(expertScale)
-                .pointer(to.weights)
+                .pointer(weights)
                 .int64(slots)
                 .run(kernel.blocks(slots));
     }

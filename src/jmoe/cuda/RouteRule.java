@@ -73,6 +73,9 @@ final class RouteRule {
                 set(12, two.perGroup());
             }
             case Selection.Hash hash -> {}
+            case Selection.ExpertChoice choice -> {}
+            case Selection.Sinkhorn sinkhorn -> {}
+            case Selection.BalancedAssignment assignment -> {}
         }
     }
 

@@ -33,9 +33,10 @@ import java.util.function.UnaryOperator;
  * </ul>
  *
  * <p>Each call gives the same bits when repeated, for any number of threads; a row of the output
- * depends only on the token it belongs to, not on the batch (except with capacity or product keys
- * in {@link #route}, with noise in {@link #shapeLogits}, and in {@link #softDispatch}). An instance
- * may be used by several threads; calls then run one after the other.
+ * depends only on the token it belongs to, not on the batch (except in {@link #route} with
+ * capacity, product keys or a rule that {@linkplain RouterConfig#choosesByBatch chooses by batch},
+ * with noise in {@link #shapeLogits}, and in {@link #softDispatch}). An instance may be used by
+ * several threads; calls then run one after the other.
  */
 public interface Kernels extends AutoCloseable {
     /**
@@ -64,7 +65,8 @@ public interface Kernels extends AutoCloseable {
      * <p>A NaN logit is never selected while there are K numbers, with groups in those that are
      * kept, and makes the weights NaN that depend on it. So does an infinite maximum of a softmax.
      * NaN weights have the bits 0x7fc00000. Ids stay unique and in range whatever the logits. With
-     * product keys, experts are ordered by the sum in double.
+     * product keys, experts are ordered by the sum in double. Rules that {@linkplain
+     * RouterConfig#choosesByBatch choose by batch} say themselves what a NaN means.
      *
      * <p>Where a rule gives a token fewer than K experts, the other slots have id -1 and weight 0.
      *

@@ -25,7 +25,8 @@ final class RouteChecks {
             Selection selection = config.selection();
             if (selection instanceof Selection.ProductKeys
                     || selection instanceof Selection.SparseMixer
-                    || selection instanceof Selection.Hash) {
+                    || selection instanceof Selection.Hash
+                    || config.choosesByBatch()) {
                 throw new IllegalArgumentException(
                         "activeExperts: expected none with " + selection + ", got " + active);
             }

@@ -215,6 +215,91 @@ public record RouterConfig(
          * not apply.
          */
         record Hash() implements Selection {}
+
+        /**
+         * Each expert takes the C tokens that score best with it, {@code C = floor(capacityFactor T
+         * / E)}, at least 1 and at most T, which counts the tokens that the router serves (Zhou et
+         * al. 2022, "Mixture-of-Experts with Expert Choice Routing"; with sigmoid scores MoMa, Lin
+         * et al. 2024).
+         *
+         * <p>Softmax scores are compared as F32, sigmoid scores by their logits; of equals the
+         * earlier token is taken, a NaN never. A token's experts stand in its slots by falling
+         * logit, the others have id -1 and weight 0; of more than K experts the K with the largest
+         * logits stay, so that K = E loses none. A selection bias does not apply, and a capacity is
+         * not possible.
+         *
+         * @param capacityFactor experts per token on average; finite, above 0
+         */
+        record ExpertChoice(double capacityFactor) implements Selection {
+            /** Checks the factor. */
+            public ExpertChoice {
+                boolean valid = capacityFactor > 0 && capacityFactor < Double.POSITIVE_INFINITY;
+                require(valid, "capacityFactor", "a finite number above 0", capacityFactor);
+            }
+
+            /**
+             * How many tokens an expert takes.
+             *
+             * @param tokens T, that the router serves
+             * @param numExperts E
+             * @return C; 0 without tokens
+             */
+            public int tokensPerExpert(int tokens, int numExperts) {
+                double share = Math.floor(capacityFactor * tokens / numExperts);
+                return (int) Math.min(Math.max(share, 1), tokens);
+            }
+        }
+
+        /**
+         * The K best of {@code K_te d1_e}, where d0 and d1 scale all {@code d0_t K_te d1_e} to rows
+         * that sum to 1/T and columns that sum to 1/E over the T tokens that the router serves.
+         * {@code K_te = exp(z_te - max_e z_te)}; from d1 = 1 on,
+         *
+         * <pre>
+         * d0_t = 1 / (T sum_e K_te d1_e)      d1_e = min(1 / (E sum_t K_te d0_t), 1e30)
+         * </pre>
+         *
+         * until the mean of |change of d1| is below the tolerance (Clark et al. 2022, "Unified
+         * Scaling Laws for Routed Language Models"; Megatron-LM, which adds 1e-8 to the sums). Sums
+         * are in double, K and what is compared are rounded to F32. A NaN has K = 0. Weights are
+         * made of the scores of the logits: in Megatron-LM sigmoid for K = 1, softmax for more, not
+         * normalised. A selection bias does not apply, and a capacity is not possible.
+         *
+         * @param tolerance finite, at least 0
+         * @param maxIterations of which the last counts as the end anyway; 1 to 10000
+         */
+        record Sinkhorn(double tolerance, int maxIterations) implements Selection {
+            /** Checks the bounds. */
+            public Sinkhorn {
+                requireAtLeast0("tolerance", tolerance);
+                boolean valid = maxIterations >= 1 && maxIterations <= 10_000;
+                require(valid, "maxIterations", "1 to 10000", maxIterations);
+            }
+        }
+
+        /**
+         * One expert for each of the T tokens that the router serves, at most ceil(T / E) tokens
+         * for an expert, and the sum of the logits within {@code T epsilon (max z - min z)} of the
+         * largest possible (BASE layers, Lewis et al. 2021; the auction of Bertsekas and Castanon
+         * 1989, "The auction algorithm for the transportation problem").
+         *
+         * <p>Finite logits are scaled to v = (z - min z) / (max z - min z), or 0 if all are equal;
+         * -infinity and NaN count as -1, infinity as 2. All prices begin at 0. In each round every
+         * token without an expert bids for the one with the largest v - price, of equals the first:
+         * so much that the second best would be as good, plus epsilon. Each expert keeps its
+         * highest bids, of equals those of earlier tokens; once it has all it may have, the lowest
+         * of them is its price. Only bids, so the order of tokens in a round does not matter. A
+         * selection bias does not apply, and a capacity is not possible.
+         *
+         * @param epsilon share of the spread of the logits; 1e-6 to 1, in BASE layers 0.02. Less is
+         *     closer to the optimum and takes more rounds
+         */
+        record BalancedAssignment(double epsilon) implements Selection {
+            /** Checks the share. */
+            public BalancedAssignment {
+                require(epsilon >= 1e-6 && epsilon <= 1, "epsilon", "1e-6 to 1", epsilon);
+            }
+        }
     }
 
     /** What a softmax runs over. */
@@ -393,6 +478,18 @@ public record RouterConfig(
             case Selection.Hash h -> 0;
             default -> numExperts;
         };
+    }
+
+    /**
+     * Whether the experts of a token depend on the logits of the other tokens that are served.
+     *
+     * @return true with {@link Selection.ExpertChoice}, {@link Selection.Sinkhorn} and {@link
+     *     Selection.BalancedAssignment}
+     */
+    public boolean choosesByBatch() {
+        return selection instanceof Selection.ExpertChoice
+                || selection instanceof Selection.Sinkhorn
+                || selection instanceof Selection.BalancedAssignment;
     }
 
     /**

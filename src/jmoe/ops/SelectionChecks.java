@@ -55,6 +55,12 @@ final class SelectionChecks {
                 twoLevel(t, numExperts, topK);
                 twoLevel(score, normalisation, capacity);
             }
+            case Selection.ExpertChoice c -> byBatch("ExpertChoice", score, capacity);
+            case Selection.Sinkhorn s -> byBatch("Sinkhorn", score, capacity);
+            case Selection.BalancedAssignment b -> {
+                RouterConfig.require(topK == 1, "topK", "1 with BalancedAssignment", topK);
+                byBatch("BalancedAssignment", score, capacity);
+            }
             case Selection.Hash h ->
                     RouterConfig.require(
                             capacity == null
@@ -92,6 +98,16 @@ final class SelectionChecks {
                 score == Score.SOFTMAX || score == Score.SIGMOID,
                 "score",
                 "SOFTMAX or SIGMOID with NextChoice",
+                score);
+    }
+
+    private static void byBatch(String selection, Score score, @Nullable Capacity capacity) {
+        RouterConfig.require(
+                capacity == null, "capacity", "none with " + selection, String.valueOf(capacity));
+        RouterConfig.require(
+                score == Score.SOFTMAX || score == Score.SIGMOID,
+                "score",
+                "SOFTMAX or SIGMOID with " + selection,
                 score);
     }
 

@@ -48,15 +48,23 @@ final class ReferenceRouter {
         int topK = config.topK();
         double[][] weights = new double[tokens][topK];
         double[] bestScores = new double[tokens];
+        boolean[] served = new boolean[tokens];
         for (int token = 0; token < tokens; token++) {
-            boolean served = tokenTypes == null || config.serves(tokenTypes.getInt(token));
-            if (served) {
-                router.routeToken(logits, token, tokens);
+            served[token] = tokenTypes == null || config.serves(tokenTypes.getInt(token));
+        }
+        int[][] chosen =
+                config.choosesByBatch()
+                        ? ReferenceBatchRouter.choose(logits, config, served)
+                        : new int[tokens][];
+        for (int token = 0; token < tokens; token++) {
+            if (served[token]) {
+                router.routeToken(logits, token, tokens, chosen[token]);
                 bestScores[token] = router.bestScore();
                 weights[token] = router.weights.clone();
             }
             for (int k = 0; k < topK; k++) {
-                routing.topkIds().setInt((long) token * topK + k, served ? router.ids[k] : -1);
+                int id = served[token] ? router.ids[k] : -1;
+                routing.topkIds().setInt((long) token * topK + k, id);
             }
         }
         if (config.capacity() != null) {
@@ -89,13 +97,18 @@ final class ReferenceRouter {
         ReferenceRouter router = new ReferenceRouter(ranking, inputs);
         int[][] ranked = new int[tokens][];
         for (int token = 0; token < tokens; token++) {
-            router.routeToken(logits, token, tokens);
+            router.routeToken(logits, token, tokens, null);
             ranked[token] = router.ids.clone();
         }
         return ranked;
     }
 
-    private void routeToken(Tensor all, long token, long tokens) {
+    /**
+     * Routes a token.
+     *
+     * @param chosen its experts if the whole batch has decided about them, -1 for none; or null
+     */
+    private void routeToken(Tensor all, long token, long tokens, int @Nullable [] chosen) {
         if (config.selection() instanceof Selection.Hash) {
             ReferenceHash.select(inputs, token, config.numExperts(), ids);
             Arrays.fill(scores, 1);
@@ -109,6 +122,11 @@ final class ReferenceRouter {
             return;
         }
         score();
+        if (chosen != null) {
+            System.arraycopy(chosen, 0, ids, 0, ids.length);
+            weigh();
+            return;
+        }
         Tensor bias = inputs.selectionBias();
         boolean byLogit = bias == null && !config.judgesGroupsBySum();
         for (int e = 0; e < logits.length; e++) {

@@ -20,6 +20,9 @@ final class Route {
     private final Workers workers;
     private final @Nullable TokenRouter[] routers;
     private final ExpertQueues queues = new ExpertQueues();
+    private final ExpertChoice expertChoice;
+    private final Sinkhorn sinkhorn;
+    private final BalancedAssignment assignment;
 
     /** Scores or weights by slot and the best score of each token, for a capacity. */
     private double[] slotScores = new double[0];
@@ -35,6 +38,9 @@ final class Route {
         this.workers = workers;
         routers = new TokenRouter[workers.count()];
         rankers = new TokenRouter[workers.count()];
+        expertChoice = new ExpertChoice(workers);
+        sinkhorn = new Sinkhorn(workers);
+        assignment = new BalancedAssignment(workers);
     }
 
     /** The arguments of one call, as the workers see them. */
@@ -72,6 +78,14 @@ final class Route {
             return logits.getFloat((long) token * config.numExperts() + expert);
         }
 
+        int countServed() {
+            int count = 0;
+            for (int token = 0; token < tokens; token++) {
+                count += serves(token) ? 1 : 0;
+            }
+            return count;
+        }
+
         long grain() {
             return Math.max(1, GRAIN_LOGITS / Math.max(1, config.numLogits()));
         }
@@ -100,6 +114,10 @@ final class Route {
         Capacity capacity = config.capacity();
         if (capacity != null) {
             routeWithin(capacity, batch);
+            return;
+        }
+        if (config.choosesByBatch()) {
+            routeTogether(batch);
             return;
         }
         workers.run(
@@ -164,6 +182,40 @@ final class Route {
             // One NaN for all, so that a repeated call gives the same bits.
             batch.weights.setFloat(slot, Float.isNaN(weight) ? Float.NaN : weight);
         }
+    }
+
+    /** The batch decides about experts, then each token about their weights. */
+    private void routeTogether(Batch batch) {
+        BatchChoice choice = choice(batch);
+        int topK = batch.config.topK();
+        workers.run(
+                batch.tokens,
+                batch.grain(),
+                (worker, from, to) -> {
+                    TokenRouter router = router(routers, worker, batch.config);
+                    for (int token = (int) from; token < to; token++) {
+                        boolean served = batch.serves(token);
+                        if (served) {
+                            int count = choice.choose(worker, token, router.ids);
+                            router.weighChosen(batch.logits, token, count);
+                        }
+                        for (int k = 0; k < topK; k++) {
+                            int id = served ? router.ids[k] : -1;
+                            batch.ids.setInt((long) token * topK + k, id);
+                        }
+                        writeWeights(batch, token, served ? router.weights : null, 0);
+                    }
+                });
+    }
+
+    private BatchChoice choice(Batch batch) {
+        return switch (batch.config.selection()) {
+            case Selection.ExpertChoice choice -> expertChoice.prepare(batch, choice);
+            case Selection.Sinkhorn bounds -> sinkhorn.prepare(batch, bounds);
+            case Selection.BalancedAssignment auction ->
+                    assignment.prepare(batch, auction.epsilon());
+            default -> throw new IllegalArgumentException(batch.config + " looks at one token");
+        };
     }
 
     private void routeWithin(Capacity capacity, Batch batch) {

@@ -91,7 +91,7 @@ final class TokenRouter {
             // Tokens queue by scores to the last bit; halves would round them in another way.
             if (bias == null && !ranksTokens && keys.isExact()) {
                 chooseByHalves(keys);
-                weigh();
+                weigh(ids.length);
                 return;
             }
         }
@@ -101,7 +101,29 @@ final class TokenRouter {
             return;
         }
         choose(bias);
-        weigh();
+        weigh(ids.length);
+    }
+
+    /**
+     * Weighs experts that a look at the whole batch has given a token.
+     *
+     * @param all logits of the batch
+     * @param token which token
+     * @param count how many of {@link #ids} there are; the others become -1, of weight 0
+     */
+    void weighChosen(Elements all, long token, int count) {
+        sumIsNan = false;
+        readLogits(all, token);
+        boolean scoresAll = config.score() == Score.SOFTMAX && !softmaxOfChosen;
+        if (scoresAll) {
+            scoreAll(true);
+        }
+        takeScores(count, scoresAll);
+        Arrays.fill(weights, 0);
+        weigh(count);
+        Arrays.fill(ids, count, ids.length, -1);
+        // Nothing over a sum of nothing is NaN.
+        Arrays.fill(weights, count, ids.length, 0);
     }
 
     /**
@@ -202,7 +224,12 @@ final class TokenRouter {
             }
         }
         top.drain(ids);
-        for (int k = 0; k < ids.length; k++) {
+        takeScores(ids.length, scoresAll);
+    }
+
+    private void takeScores(int count, boolean scoresAll) {
+        boolean softmax = config.score() == Score.SOFTMAX;
+        for (int k = 0; k < count; k++) {
             chosenLogits[k] = logits[ids[k]];
             chosenScores[k] =
                     scoresAll
@@ -246,18 +273,19 @@ final class TokenRouter {
         };
     }
 
-    private void weigh() {
+    /** Weighs the first experts of {@link #ids}. */
+    private void weigh(int count) {
         if (softmaxOfChosen) {
             // The same weights as s / sum s, without underflow.
             double max = Double.NEGATIVE_INFINITY;
-            for (double z : chosenLogits) {
-                max = Math.max(max, z);
+            for (int k = 0; k < count; k++) {
+                max = Math.max(max, chosenLogits[k]);
             }
-            for (int k = 0; k < weights.length; k++) {
+            for (int k = 0; k < count; k++) {
                 weights[k] = Math.exp(chosenLogits[k] - max);
             }
         } else {
-            for (int k = 0; k < weights.length; k++) {
+            for (int k = 0; k < count; k++) {
                 weights[k] = sumIsNan ? Double.NaN : chosenScores[k];
             }
         }

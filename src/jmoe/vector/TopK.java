@@ -44,6 +44,35 @@ final class TopK {
     }
 
     /**
+     * Considers a candidate and says which one is left out for it.
+     *
+     * @return the id of the worst of all, which may be this one; -1 while there is room
+     */
+    int exchange(double value, int id) {
+        long key = key(value);
+        if (size < keys.length) {
+            up(size++, key, id);
+            return -1;
+        }
+        if (!isWorse(keys[0], ids[0], key, id)) {
+            return id;
+        }
+        int worst = ids[0];
+        down(key, id);
+        return worst;
+    }
+
+    /** Whether it was made for so many. */
+    boolean keeps(int k) {
+        return keys.length == k;
+    }
+
+    /** The value of the worst; a number. */
+    double worstValue() {
+        return Double.longBitsToDouble(keys[0] ^ ((keys[0] >> 63) & Long.MAX_VALUE));
+    }
+
+    /**
      * Takes everything out, best first.
      *
      * @param to receives as many ids as there are

@@ -27,6 +27,7 @@ public abstract class KernelsContract extends TestedBackend
                 RouteRareContract,
                 RareRulesContract,
                 RouteHashContract,
+                BatchRouteContract,
                 SortByExpertContract,
                 PermuteContract,
                 GroupedGemmContract,

@@ -20,6 +20,12 @@ import java.util.Collections;
 import java.util.List;
 
 class RouterConfigTest {
+    private static final List<Selection> BY_BATCH =
+            List.of(
+                    new Selection.ExpertChoice(1),
+                    new Selection.Sinkhorn(1e-4, 100),
+                    new Selection.BalancedAssignment(0.02));
+
     @ParameterizedTest
     @ValueSource(doubles = {-1e-9, Double.NaN, Double.POSITIVE_INFINITY, Double.NEGATIVE_INFINITY})
     void records_refuseNumbersThatAreNegativeOrNotFinite(double wrong) {
@@ -31,6 +37,7 @@ class RouterConfigTest {
         assertRefused(() -> new CapacityLimit.Fraction(wrong), "tokenFraction", atLeast0, wrong);
         assertRefused(() -> new Selection.TopP(wrong, 1), "p", "a finite number above 0", wrong);
         assertRefused(() -> new Selection.EntropyK(wrong, 1), "alpha", atLeast0, wrong);
+        assertRefused(() -> new Selection.Sinkhorn(wrong, 9), "tolerance", atLeast0, wrong);
         if (!Double.isFinite(wrong)) {
             ThrowingCallable factor = () -> config(4, 2, new Selection.TopK(), wrong, null);
             assertRefused(factor, "factor", "a finite number", wrong);
@@ -99,6 +106,44 @@ class RouterConfigTest {
         Selection mixer = new Selection.SparseMixer(0.1);
         ThrowingCallable both = () -> config(4, 2, mixer, 1, capacity);
         assertRefused(both, "capacity", "none with SparseMixer", capacity);
+    }
+
+    @Test
+    void config_refusesCapacityWithRulesThatChooseByBatch() {
+        Capacity capacity = new Capacity(new CapacityLimit.Tokens(2), Priority.POSITION, false);
+        for (Selection rule : BY_BATCH) {
+            ThrowingCallable both = () -> config(4, 1, rule, 1, capacity);
+            String name = rule.getClass().getSimpleName();
+            assertRefused(both, "capacity", "none with " + name, capacity);
+            assertThat(config(4, 1, rule, 1, null).choosesByBatch()).isTrue();
+        }
+        assertThat(config(4, 1, new Selection.TopK(), 1, null).choosesByBatch()).isFalse();
+    }
+
+    @Test
+    void config_refusesTwoExpertsPerTokenWithBalancedAssignment() {
+        ThrowingCallable two = () -> config(4, 2, new Selection.BalancedAssignment(0.02), 1, null);
+        assertRefused(two, "topK", "1 with BalancedAssignment", 2);
+    }
+
+    @Test
+    void records_refuseBoundsThatDoNotEnd() {
+        ThrowingCallable iterations = () -> new Selection.Sinkhorn(1e-4, 0);
+        assertRefused(iterations, "maxIterations", "1 to 10000", 0);
+        ThrowingCallable epsilon = () -> new Selection.BalancedAssignment(0);
+        assertRefused(epsilon, "epsilon", "1e-6 to 1", 0.0);
+        ThrowingCallable factor = () -> new Selection.ExpertChoice(0);
+        assertRefused(factor, "capacityFactor", "a finite number above 0", 0.0);
+    }
+
+    @Test
+    void tokensPerExpert_isTheShareRoundedDown() {
+        Selection.ExpertChoice choice = new Selection.ExpertChoice(2);
+        assertThat(choice.tokensPerExpert(33, 8)).isEqualTo(8);
+        assertThat(choice.tokensPerExpert(3, 8)).isEqualTo(1);
+        assertThat(choice.tokensPerExpert(3, 1)).isEqualTo(3);
+        assertThat(choice.tokensPerExpert(0, 8)).isZero();
+        assertThat(new Selection.ExpertChoice(1e300).tokensPerExpert(5, 2)).isEqualTo(5);
     }
 
     @Test

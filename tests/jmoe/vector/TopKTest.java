@@ -58,4 +58,19 @@ class TopKTest {
         top.drain(nothing);
         assertThat(nothing).containsExactly(-7);
     }
+
+    @Test
+    void exchange_saysWhoIsLeftOut() {
+        TopK top = new TopK(2);
+        assertThat(top.exchange(1, 4)).isEqualTo(-1);
+        assertThat(top.isFull()).isFalse();
+        assertThat(top.exchange(-0.5, 2)).isEqualTo(-1);
+        assertThat(top.isFull()).isTrue();
+        assertThat(top.worstValue()).isEqualTo(-0.5);
+        assertThat(top.exchange(-0.5, 3)).isEqualTo(3);
+        assertThat(top.exchange(-0.5, 1)).isEqualTo(2);
+        assertThat(top.exchange(2, 9)).isEqualTo(1);
+        assertThat(top.worstValue()).isEqualTo(1);
+        assertThat(top.exchange(Double.NaN, 0)).isZero();
+    }
 }

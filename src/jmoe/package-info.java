@@ -19,7 +19,8 @@
  * runs it again and again on a GPU; {@link jmoe.PeerLayer} and {@link jmoe.SoftMoeLayer} are
  * schemes of another kind; {@link jmoe.Backend} says where; {@link jmoe.ops.Kernels} specifies each
  * operation by itself, on {@link jmoe.tensor.Tensor} views of off-heap memory; {@link
- * jmoe.ops.RouterConfig} says how tokens find experts.
+ * jmoe.ops.RouterConfig} says how tokens find experts; {@link jmoe.Presets} has the layers of
+ * published models.
  *
  * <p><b>Words.</b> tokens T, hidden H, intermediate I, numExperts E, topK K; the <em>router</em> is
  * the linear layer and its scores, <em>gate</em> is only the SwiGLU half; a <em>slot</em> is one of

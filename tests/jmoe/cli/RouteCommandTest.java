@@ -7,11 +7,13 @@ import static jmoe.cli.Commands.jmoe;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.within;
 
+import jmoe.Backend;
 import jmoe.checkpoint.Safetensors;
 import jmoe.checkpoint.SafetensorsWriter;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
+import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -57,9 +59,11 @@ final class RouteCommandTest {
         "mixtral-0, t130, reference", "mixtral-0, t130, auto", "deepseek_v3-1, t33, vector",
         "gpt_oss-0, t33, auto", "llama4-0, t33, auto", "doge-0, t33, auto",
         "longcat_flash-0, t33, auto", "phimoe-0, t33, auto", "nemotron_h-1, t33, auto",
-        "switch_transformers-0, t130, auto"
+        "switch_transformers-0, t130, auto", "mixtral-0, t33, cuda", "qwen2_moe-0, t7, cuda"
     })
     void route_countsWhatHuggingFaceSelects(String checkpoint, String prefix, String backend) {
+        boolean cuda = backend.equals("cuda");
+        Assumptions.assumeTrue(!cuda || Backend.CUDA.unavailable().isEmpty());
         JsonNode json = route(checkpoint, prefix, "--backend", backend, "--json").json();
         JsonNode load = json.get("load").get(0);
         long[] want = new long[load.get("tokens_per_expert").size()];

@@ -30,6 +30,9 @@ final class CudaModule implements AutoCloseable {
             List.of(
                     "route",
                     "route_capacity",
+                    "route_rare",
+                    "route_hash",
+                    "route_scale",
                     "sort_by_expert",
                     "permute",
                     "grouped_gemm",

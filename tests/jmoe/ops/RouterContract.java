@@ -54,7 +54,17 @@ interface RouterContract extends Contract {
                             Score.SOFTMAX,
                             new Selection.TopK(),
                             new Normalisation.Sum(0),
-                            new Capacity(new CapacityLimit.Tokens(1), Priority.PROBABILITY, true)));
+                            new Capacity(new CapacityLimit.Tokens(1), Priority.PROBABILITY, true)),
+                    rule(
+                            Score.SQRT_SOFTPLUS,
+                            new Selection.TopK(),
+                            new Normalisation.Sum(1e-20),
+                            null),
+                    rule(
+                            Score.SOFTMAX,
+                            new Selection.EntropyK(0.6, 1),
+                            new Normalisation.None(),
+                            null));
 
     private static RouterConfig rule(
             Score score,
@@ -92,6 +102,9 @@ interface RouterContract extends Contract {
                 check("plain", problem);
                 check("biased, with a gate", problem.biased().withGate(type));
                 check("some absent", problem.withGate(type).withTypes());
+                if (tokens == 8) {
+                    check("scaled", problem.scaled().withGate(type));
+                }
             }
         }
     }

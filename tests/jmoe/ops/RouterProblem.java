@@ -60,6 +60,13 @@ record RouterProblem(Tensor x, Router router, @Nullable Tensor types, Routing de
         return withRouter(new Router(rule, weights, router.sharedGate()));
     }
 
+    RouterProblem scaled() {
+        RouterConfig rule = router.rule();
+        Tensor scale = Cases.normal(Arena.ofAuto(), DType.F32, 8, rule.numExperts());
+        RouterWeights weights = new RouterWeights(router.weights().weight(), null, null, scale);
+        return withRouter(new Router(rule, weights, router.sharedGate()));
+    }
+
     RouterProblem withGate(DType type) {
         Tensor gate = Cases.normal(Arena.ofAuto(), type, 6, 1, 1, x.dim(1));
         return withRouter(new Router(router.rule(), router.weights(), gate));

@@ -99,7 +99,7 @@ final class BatchRoute {
                                         + 4 * (at.tokens * experts + chunks + 1));
         long scales = sums + 8 * chunks * experts;
         long powers = scales + 8 * experts;
-        long served = powers + 4 * at.tokens * experts;
+        long served = powers + 4L * at.tokens * experts;
         long done = served + 4 * chunks;
         context.launch()
                 .of(computing)

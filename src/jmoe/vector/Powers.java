@@ -19,9 +19,6 @@ final class Powers {
     static final VectorSpecies<Double> DOUBLES =
             VectorSpecies.of(double.class, Lanes.FLOATS.vectorShape());
 
-    private static final VectorSpecies<Long> LONGS =
-            VectorSpecies.of(long.class, DOUBLES.vectorShape());
-
     private static final double LOG2_E = 0x1.71547652b82fep+0;
     private static final double LN2_HIGH = 0x1.62e42fefa39efp-1;
     private static final double LN2_LOW = 0x1.abc9e3b39803fp-56;

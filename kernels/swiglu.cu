@@ -54,7 +54,7 @@ __device__ void swiglu(const typename G::Bits* gate_up, const int* num_rows, typ
 }  // namespace
 
 #define SWIGLU(name, G, H)                                                                                                \
-    extern "C" __global__ void __launch_bounds__(rows::kThreads, 5)                                                          \
+    extern "C" __global__ void __launch_bounds__(rows::kThreads, 4)                                                          \
         name(const G::Bits* __restrict__ gate_up, const int* __restrict__ num_rows, H::Bits* __restrict__ hidden,         \
              int max_rows, int intermediate, int kind, float limit) {                                                     \
         swiglu<G, H>(gate_up, num_rows, hidden, max_rows, intermediate, kind, limit);                                     \

@@ -123,11 +123,7 @@ __device__ __forceinline__ void store_hidden(const DecodeBank& bank, const Unit&
         long long gate_row = static_cast<long long>(unit.group) * 2 * bank.outputs + output;
         Values<count / 2> gate = biased(sums, 0, bias != nullptr && exists ? bias[gate_row] : 0.0f);
         Values<count / 2> up = biased(sums, 1, bias != nullptr && exists ? bias[gate_row + bank.outputs] : 0.0f);
-        if (bank.kind == activation::kSwiglu) {
-            activation::activate_16_bits<activation::kSwiglu, count / 2>(bank.limit, gate, up);
-        } else {
-            activation::activate_16_bits<activation::kClampedSwiglu, count / 2>(bank.limit, gate, up);
-        }
+        activation::activate_16_bits(bank.kind, bank.limit, gate, up);
         store_output<T>(bank, unit, output, up);
         return;
     }

@@ -14,10 +14,11 @@ constexpr int kColumns = 64;                         // of a chunk
 constexpr int kChunkBytes = kRows * kColumns * 2;
 constexpr int kNone = -1;                            // no activation
 
-// How accumulators become outputs. Each has its own straight code; what costs next to nothing shares one.
-enum class Form { RELU_OR_NONE, SILU, SWIGLU, CLAMPED_SWIGLU };
+// How accumulators become outputs. Each has its own straight code; what costs next to nothing shares PLAIN or GATED. The gelus are
+// not among them: beside the accumulators of the smallest tile they have too few registers.
+enum class Form { PLAIN, SILU, SWIGLU, CLAMPED_SWIGLU, GATED };
 
-__device__ __forceinline__ constexpr bool gated(Form form) { return form == Form::SWIGLU || form == Form::CLAMPED_SWIGLU; }
+__device__ __forceinline__ constexpr bool gated(Form form) { return form >= Form::SWIGLU; }
 
 // The whole result.
 struct Target {
@@ -71,6 +72,31 @@ __device__ __forceinline__ Values<8> weigh(const float* sums, const Part& part, 
     return values;
 }
 
+// From gate and up, of one part both the same; kinds that share a form are told apart here.
+template <Form form>
+__device__ __forceinline__ void finish(const Target& target, const Values<8>& gate, Values<8>& up) {
+    using namespace activation;
+    if constexpr (form == Form::SWIGLU) {
+        activate_16_bits<kSwiglu>(target.limit, gate, up);
+    } else if constexpr (form == Form::CLAMPED_SWIGLU) {
+        activate_16_bits<kClampedSwiglu>(target.limit, gate, up);
+    } else if constexpr (form == Form::SILU) {
+        activate<kSilu>(target.limit, gate, up);
+    } else if constexpr (form == Form::GATED) {
+        if (target.kind == kReglu) {
+            activate<kReglu>(target.limit, gate, up);
+        } else if (target.kind == kGlu) {
+            activate_16_bits<kGlu>(target.limit, gate, up);
+        } else {
+            activate<kBilinear>(target.limit, gate, up);
+        }
+    } else if (target.kind == kRelu) {
+        activate<kRelu>(target.limit, gate, up);
+    } else if (target.kind == kSquaredRelu) {
+        activate<kSquaredRelu>(target.limit, gate, up);
+    }
+}
+
 template <Form form, int kAccumulators>
 __device__ __forceinline__ Values<8> values(const Target& target, const Part& part, const float (&sums)[kAccumulators],
                                             int block) {
@@ -79,17 +105,12 @@ __device__ __forceinline__ Values<8> values(const Target& target, const Part& pa
     if constexpr (gated(form)) {
         const float* bias = part.bias == nullptr ? nullptr : part.bias + target.outputs;
         Values<8> up = weigh(sums + kAccumulators / 2 + block * 4, part, bias, block, exist);
-        constexpr int kKind = form == Form::SWIGLU ? activation::kSwiglu : activation::kClampedSwiglu;
-        activation::activate_16_bits<kKind, 8>(target.limit, result, up);
+        finish<form>(target, result, up);
         return up;
-    } else if constexpr (form == Form::SILU) {
-        activation::activate<8>(activation::kSilu, target.limit, result, result);
-    } else if (target.kind == activation::kRelu) {
-        activation::activate<8>(activation::kRelu, target.limit, result, result);
-    } else if (target.kind == activation::kSquaredRelu) {
-        activation::activate<8>(activation::kSquaredRelu, target.limit, result, result);
+    } else {
+        finish<form>(target, result, result);
+        return result;
     }
-    return result;
 }
 
 __device__ __forceinline__ uint32_t pair(int y_dtype, float low, float high) {
@@ -222,8 +243,13 @@ __device__ __forceinline__ void store(const Target& target, const Part& part, co
         case activation::kSilu:
             store_chunks<Form::SILU>(target, part, sums, chunks);
             break;
+        case activation::kReglu:
+        case activation::kGlu:
+        case activation::kBilinear:
+            store_chunks<Form::GATED>(target, part, sums, chunks);
+            break;
         default:
-            store_chunks<Form::RELU_OR_NONE>(target, part, sums, chunks);
+            store_chunks<Form::PLAIN>(target, part, sums, chunks);
     }
 }
 

@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 /* Raised with every change of what is below; Java refuses any other number. */
-#define JMOE_CPU_ABI 2
+#define JMOE_CPU_ABI 3
 
 #define JMOE_CPU_EXPORT __attribute__((visibility("default")))
 
@@ -31,7 +31,15 @@ enum jmoe_cpu_activation {
     JMOE_CLAMPED_SWIGLU,
     JMOE_SILU,
     JMOE_RELU,
-    JMOE_SQUARED_RELU
+    JMOE_SQUARED_RELU,
+    JMOE_GELU,
+    JMOE_GELU_TANH,
+    JMOE_LINEAR,
+    JMOE_GEGLU, /* from here on with a gate, as the first two */
+    JMOE_GEGLU_TANH,
+    JMOE_REGLU,
+    JMOE_GLU,
+    JMOE_BILINEAR
 };
 
 /* What a call may return; nothing raises a signal. */

@@ -35,11 +35,11 @@ static int is_float(int32_t type) {
 }
 
 static int is_valid(const jmoe_cpu_product *p) {
-    int gated = p->activation == JMOE_SWIGLU || p->activation == JMOE_CLAMPED_SWIGLU;
+    int gated = p->activation == JMOE_SWIGLU || p->activation == JMOE_CLAMPED_SWIGLU || p->activation >= JMOE_GEGLU;
     int activates = p->activation != JMOE_NO_ACTIVATION;
     return p->inputs >= 0 && p->columns >= 0 && p->slots >= 0 && p->top_k >= 1 && (p->parts == 1 || p->parts == 2)
         && is_float(p->x_type) && is_float(p->y_type) && (is_float(p->weight_type) || p->weight_type == JMOE_I8)
-        && p->activation >= JMOE_NO_ACTIVATION && p->activation <= JMOE_SQUARED_RELU && (!activates || gated == (p->parts == 2))
+        && p->activation >= JMOE_NO_ACTIVATION && p->activation <= JMOE_BILINEAR && (!activates || gated == (p->parts == 2))
         && (p->weight_type != JMOE_I8 || p->inputs <= MAX_I8_INPUTS) && p->tier >= JMOE_AVX2 && p->tier <= JMOE_AMX;
 }
 

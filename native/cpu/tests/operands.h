@@ -109,6 +109,14 @@ static double rounding_of(int32_t type) {
     return type == JMOE_F32 ? 0x1p-24 : type == JMOE_F16 ? 0x1p-11 : 0x1p-8;
 }
 
+static double normal(double x) {
+    return 0.5 * erfc(-x * sqrt(0.5));
+}
+
+static double gelu_tanh(double x) {
+    return 0.5 * x * (1 + tanh(sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x)));
+}
+
 static double sigmoid(double x) {
     return 1 / (1 + exp(-x));
 }
@@ -128,6 +136,20 @@ static double activated(const jmoe_cpu_product *product, double gate, double up)
         return fmax(up, 0);
     case JMOE_SQUARED_RELU:
         return fmax(up, 0) * fmax(up, 0);
+    case JMOE_GELU:
+        return up * normal(up);
+    case JMOE_GELU_TANH:
+        return gelu_tanh(up);
+    case JMOE_GEGLU:
+        return gate * normal(gate) * up;
+    case JMOE_GEGLU_TANH:
+        return gelu_tanh(gate) * up;
+    case JMOE_REGLU:
+        return fmax(gate, 0) * up;
+    case JMOE_GLU:
+        return sigmoid(gate) * up;
+    case JMOE_BILINEAR:
+        return gate * up;
     default:
         return up;
     }

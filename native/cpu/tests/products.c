@@ -58,8 +58,10 @@ static problem make_problem(int32_t tier, int32_t x_type, int32_t weight_type, i
     static const int64_t ROWS[] = {1, 2, 3, 4, 5, 7, 12, 13, 16, 17, 33, 60};
     static const int64_t INPUTS[] = {1, 2, 31, 64, 77, 130, 520, 1100, 2200};
     static const int64_t COLUMNS[] = {1, 7, 16, 17, 32, 40, 130, 330};
-    static const int32_t PLAIN[] = {JMOE_NO_ACTIVATION, JMOE_SILU, JMOE_RELU, JMOE_SQUARED_RELU};
-    static const int32_t GATED[] = {JMOE_NO_ACTIVATION, JMOE_SWIGLU, JMOE_CLAMPED_SWIGLU};
+    static const int32_t PLAIN[] = {JMOE_NO_ACTIVATION, JMOE_SILU, JMOE_RELU, JMOE_SQUARED_RELU, JMOE_GELU, JMOE_GELU_TANH,
+                                    JMOE_LINEAR};
+    static const int32_t GATED[] = {JMOE_NO_ACTIVATION, JMOE_SWIGLU, JMOE_CLAMPED_SWIGLU, JMOE_GEGLU, JMOE_GEGLU_TANH,
+                                    JMOE_REGLU, JMOE_GLU, JMOE_BILINEAR};
     problem of;
     memset(&of, 0, sizeof of);
     of.rows = ROWS[number % 12];
@@ -79,7 +81,7 @@ static problem make_problem(int32_t tier, int32_t x_type, int32_t weight_type, i
         .x_type = x_type,
         .weight_type = weight_type,
         .y_type = number % 3,
-        .activation = parts == 2 ? GATED[random_below(3)] : PLAIN[random_below(4)],
+        .activation = parts == 2 ? GATED[random_below(8)] : PLAIN[random_below(7)],
         .limit = 0.75f,
         .tier = tier,
         .weighted = of.gathers && number % 5 == 0,

@@ -10,15 +10,8 @@
 
 namespace decode_layer {
 
-using grouped_gemm::activate;
-using grouped_gemm::kClampedSwiglu;
-using grouped_gemm::Kind;
+using namespace activation_definition;
 using grouped_gemm::kLimit;
-using grouped_gemm::kNone;
-using grouped_gemm::kRelu;
-using grouped_gemm::kSilu;
-using grouped_gemm::kSquaredRelu;
-using grouped_gemm::kSwiglu;
 using host::Array;
 using host::Floats;
 using host::Type;
@@ -45,7 +38,7 @@ struct Layer {
     bool shared_weights = false;
     Type y_type = host::kF32;
 
-    bool gated() const { return kind == kSwiglu || kind == kClampedSwiglu; }
+    bool gated() const { return is_gated(kind); }
     int parts() const { return gated() ? 2 : 1; }
     int slots() const { return tokens * top_k; }
 
@@ -234,7 +227,7 @@ inline ptx::TensorMap map_of(const DecodeBank& bank, Type type) {
     uint64_t inputs = static_cast<uint64_t>(bank.inputs);
     uint64_t outputs = static_cast<uint64_t>(bank.outputs);
     uint64_t groups = static_cast<uint64_t>(bank.groups);
-    bool gated = bank.kind == kSwiglu || bank.kind == kClampedSwiglu;
+    bool gated = is_gated(bank.kind);
     uint64_t gated_dims[] = {inputs, 8, 2, outputs / 8, groups};
     uint64_t gated_strides[] = {2 * inputs, 2 * outputs * inputs, 16 * inputs, 4 * outputs * inputs};
     uint32_t gated_box[] = {64, 8, 2, 4, 1};
@@ -341,7 +334,7 @@ inline std::vector<double> expected_hidden(const Pass& pass, bool shared) {
                 values[part] = weight * dot(pass.x, token, weights.gate_up, weight_row, layer.hidden);
                 values[part] += layer.biased ? weights.gate_up_bias.at(weight_row) : 0;
             }
-            hidden.push_back(activate(layer.kind, values[0], values[1]));
+            hidden.push_back(activate(layer.kind, kLimit, values[0], values[1]));
         }
     }
     return hidden;
@@ -451,6 +444,10 @@ inline std::vector<Layer> common_layers() {
         {.tokens = 4, .experts = 5, .top_k = 3, .hidden = 200, .intermediate = 104, .kind = kSilu, .identities = 3, .addend = true},
         {.tokens = 5, .experts = 5, .top_k = 3, .hidden = 136, .intermediate = 136, .kind = kRelu, .shared = 72, .biased = true, .identities = 2, .addend = true},
         {.tokens = 2, .experts = 6, .top_k = 6, .hidden = 64, .intermediate = 64, .kind = kSquaredRelu, .missing = 30},
+        {.tokens = 3, .experts = 4, .top_k = 2, .hidden = 72, .intermediate = 40, .kind = kGelu, .biased = true},
+        {.tokens = 2, .experts = 4, .top_k = 2, .hidden = 64, .intermediate = 48, .kind = kGeglu, .shared = 40},
+        {.tokens = 5, .experts = 3, .top_k = 2, .hidden = 64, .intermediate = 40, .kind = kGegluTanh, .biased = true},
+        {.tokens = 1, .experts = 3, .top_k = 1, .hidden = 64, .intermediate = 32, .kind = kGlu},
         {.tokens = 3, .experts = 6, .top_k = 2, .hidden = 64, .intermediate = 64, .kind = kNone},
     };
 }

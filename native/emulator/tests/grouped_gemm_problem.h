@@ -2,6 +2,7 @@
 // plain loops make of them.
 #pragma once
 
+#include "activation_definition.h"
 #include "kernels_host.h"
 
 namespace grouped_gemm {
@@ -11,8 +12,7 @@ using host::Floats;
 using host::Type;
 using std::to_string;
 
-// Ordinals of Activation.Kind, and none.
-enum Kind { kNone = -1, kSwiglu, kClampedSwiglu, kSilu, kRelu, kSquaredRelu };
+using namespace activation_definition;
 
 constexpr float kLimit = 0.75f;
 constexpr Type kHalfTypes[] = {host::kF16, host::kBF16};
@@ -31,7 +31,7 @@ struct Problem {
 
     bool weighted() const { return biased && top_k > 0; }
     int groups() const { return static_cast<int>(counts.size()); }
-    int parts() const { return kind == kSwiglu || kind == kClampedSwiglu ? 2 : 1; }
+    int parts() const { return is_gated(kind) ? 2 : 1; }
 
     std::vector<int> offsets() const {
         std::vector<int> all = {0};
@@ -96,25 +96,6 @@ struct Inputs {
     }
 };
 
-inline double sigmoid_product(double x, double slope) { return x / (1 + std::exp(-slope * x)); }
-
-inline double activate(Kind kind, double gate, double up) {
-    switch (kind) {
-        case kSwiglu:
-            return sigmoid_product(gate, 1) * up;
-        case kClampedSwiglu:
-            return sigmoid_product(std::min<double>(gate, kLimit), 1.702) * (std::clamp<double>(up, -kLimit, kLimit) + 1);
-        case kSilu:
-            return sigmoid_product(up, 1);
-        case kRelu:
-            return std::max(up, 0.0);
-        case kSquaredRelu:
-            return std::max(up, 0.0) * std::max(up, 0.0);
-        default:
-            return up;
-    }
-}
-
 inline double product(const Problem& problem, const Inputs& in, int row, size_t column) {
     int slot = problem.top_k == 0 ? row : in.row_to_slot.at(row);
     size_t x_row = slot / std::max(1, problem.top_k);
@@ -140,7 +121,7 @@ inline std::vector<double> expected(const Problem& problem, const Inputs& in) {
                 size_t first = static_cast<size_t>(group) * problem.parts() * problem.outputs + output;
                 double gate = product(problem, in, row, first);
                 double up = problem.parts() == 2 ? product(problem, in, row, first + problem.outputs) : gate;
-                y.push_back(activate(problem.kind, gate, up));
+                y.push_back(activate(problem.kind, kLimit, gate, up));
             }
         }
     }

@@ -114,6 +114,10 @@ int main() {
         {{5, 178}, 130, 40, kSilu, true, 2},
         {{5, 118}, 24, 264, kRelu, false},
         {{5, 68}, 24, 328, kSquaredRelu, true, 1},
+        {{5, 18}, 24, 40, kLinear, true, 1},
+        {{5, 18}, 24, 40, kReglu, true, 1},
+        {{5, 18}, 24, 40, kGlu, false, 1},
+        {{5, 18}, 24, 40, kBilinear, true, 1},
         // More groups than lanes, than shared memory holds the offsets of, and blocks without a tile.
         {std::vector<int>(300, 1), 3, 16, kNone, true, 4},
         {std::vector<int>(600, 1), 3, 16},

@@ -79,7 +79,8 @@ final class RoutingRules {
             case "hunyuan_v1_moe" -> hunyuan();
             case "dbrx" -> dbrx();
             case "aria" ->
-                    swiglu(softmax(true), size(WIDTH), shared("moe_num_shared_experts", WIDTH));
+                    alwaysSwiglu(
+                            softmax(true), size(WIDTH), shared("moe_num_shared_experts", WIDTH));
             case "llama4" -> llama4();
             case "gpt_oss" -> gptOss();
             case "phimoe" -> phimoe();
@@ -96,7 +97,7 @@ final class RoutingRules {
                             size(MOE_WIDTH),
                             shared("num_shared_experts", MOE_WIDTH));
             case "lfm2_moe" ->
-                    swiglu(
+                    alwaysSwiglu(
                             router(
                                     Score.SIGMOID,
                                     TOP,
@@ -127,15 +128,16 @@ final class RoutingRules {
 
     private MoeConfig dbrx() {
         ModelConfig ffn = config.child("ffn_config");
-        if (ffn.has("ffn_act_fn")) {
-            ffn.child("ffn_act_fn").word(List.of("silu"), "silu", "name");
-        }
+        Activation activation =
+                ffn.has("ffn_act_fn")
+                        ? ActivationNames.gated(ffn.child("ffn_act_fn"), "name")
+                        : Activation.SWIGLU;
         String norm = "moe_normalize_expert_weights";
         double p = ffn.mentions(norm) && !ffn.has(norm) ? 0 : ffn.number(0, 1, norm);
         RouterConfig router =
                 new RoutingRules(ffn, layer)
                         .router(Score.SOFTMAX, TOP, p == 0 ? NONE : new Normalisation.PNorm(p), 1);
-        return swiglu(router, ffn.positive("ffn_hidden_size"), 0);
+        return of(router, activation, ffn.positive("ffn_hidden_size"), 0, false, 1);
     }
 
     private MoeConfig llama4() {
@@ -178,7 +180,6 @@ final class RoutingRules {
     }
 
     private MoeConfig nemotron() {
-        config.word(List.of("relu2"), "relu2", "mlp_hidden_act");
         int shared =
                 config.countAt(0, 1, "n_shared_experts") == 0
                         ? 0
@@ -186,7 +187,7 @@ final class RoutingRules {
         MoeConfig plain =
                 of(
                         grouped(1, 1, true, 1),
-                        Activation.of(Activation.Kind.SQUARED_RELU),
+                        ActivationNames.plain(config, "relu2", "mlp_hidden_act"),
                         size(MOE_WIDTH),
                         shared,
                         false,
@@ -208,7 +209,6 @@ final class RoutingRules {
     }
 
     private MoeConfig ernieVision() {
-        checkSilu();
         int hidden = config.positive(HIDDEN);
         int text = config.positiveAt(0, MOE_WIDTH);
         int vision = config.positiveAt(1, MOE_WIDTH);
@@ -227,7 +227,7 @@ final class RoutingRules {
                 hidden,
                 numExperts(1),
                 0,
-                Activation.SWIGLU,
+                gated(),
                 List.of(ernieRouter(0), ernieRouter(1)),
                 List.of(text, vision),
                 Math.multiplyExact(shared, text),
@@ -250,7 +250,6 @@ final class RoutingRules {
     }
 
     private MoeConfig longcat() {
-        checkSilu();
         int hidden = config.positive(HIDDEN);
         int numExperts = numExperts();
         int identity = config.countAt(0, 0, "zero_expert_num");
@@ -272,7 +271,7 @@ final class RoutingRules {
                 hidden,
                 numExperts,
                 identity,
-                Activation.SWIGLU,
+                gated(),
                 List.of(router),
                 List.of(config.positive("expert_ffn_hidden_size", MOE_WIDTH)),
                 0,
@@ -281,7 +280,6 @@ final class RoutingRules {
     }
 
     private MoeConfig switchTransformers() {
-        config.word(List.of("relu"), "relu", ACTIVATION);
         int maxTokens = config.has("expert_capacity") ? config.positive("expert_capacity") : 64;
         RouterConfig router =
                 new RouterConfig(
@@ -294,11 +292,10 @@ final class RoutingRules {
                         false,
                         new Capacity(maxTokens, Double.NaN, false, false),
                         RouterConfig.ALL_TOKENS);
-        return of(router, Activation.of(Activation.Kind.RELU), size("d_ff"), 0, false, 1);
+        return of(router, plain(), size("d_ff"), 0, false, 1);
     }
 
     private MoeConfig nllb() {
-        config.word(List.of("relu"), "relu", ACTIVATION);
         config.word(List.of("all"), "all", "second_expert_policy");
         double fraction = config.number(0, 1, "moe_eval_capacity_token_fraction");
         boolean byProbability = config.flag("batch_prioritized_routing", false);
@@ -329,7 +326,7 @@ final class RoutingRules {
                         RouterConfig.ALL_TOKENS);
         double dropout = config.number(0, 0.2, "moe_token_dropout");
         int width = size(layer.decoder() ? "decoder_ffn_dim" : "encoder_ffn_dim");
-        return of(router, Activation.of(Activation.Kind.RELU), width, 0, false, 1 - dropout);
+        return of(router, plain(), width, 0, false, 1 - dropout);
     }
 
     private MoeConfig doge() {
@@ -402,19 +399,19 @@ final class RoutingRules {
     }
 
     private MoeConfig sharedGated(RouterConfig router) {
-        checkSilu();
         return of(
-                router,
-                Activation.SWIGLU,
-                size(MOE_WIDTH),
-                size("shared_expert_intermediate_size"),
-                true,
-                1);
+                router, gated(), size(MOE_WIDTH), size("shared_expert_intermediate_size"), true, 1);
     }
 
+    /** Or what else the configuration names. */
     private MoeConfig swiglu(RouterConfig router, int intermediate, int sharedIntermediate) {
+        return of(router, gated(), intermediate, sharedIntermediate, false, 1);
+    }
+
+    /** Of families whose code does not ask the configuration. */
+    private MoeConfig alwaysSwiglu(RouterConfig router, int intermediate, int sharedIntermediate) {
         checkSilu();
-        return of(router, Activation.SWIGLU, intermediate, sharedIntermediate, false, 1);
+        return swiglu(router, intermediate, sharedIntermediate);
     }
 
     private MoeConfig of(
@@ -484,6 +481,14 @@ final class RoutingRules {
 
     private double factor(String key, double missing) {
         return config.number(-Double.MAX_VALUE, missing, key);
+    }
+
+    private Activation gated() {
+        return ActivationNames.gated(config, ACTIVATION);
+    }
+
+    private Activation plain() {
+        return ActivationNames.plain(config, "relu", ACTIVATION);
     }
 
     private void checkSilu() {

@@ -100,6 +100,14 @@ final class LayerText {
             case SILU -> "SiLU";
             case RELU -> "ReLU";
             case SQUARED_RELU -> "squared ReLU";
+            case GELU -> "GELU";
+            case GELU_TANH -> "GELU (tanh)";
+            case LINEAR -> "linear";
+            case GEGLU -> "GEGLU";
+            case GEGLU_TANH -> "GEGLU (tanh)";
+            case REGLU -> "ReGLU";
+            case GLU -> "GLU";
+            case BILINEAR -> "bilinear";
         };
     }
 

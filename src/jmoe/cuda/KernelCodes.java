@@ -25,6 +25,14 @@ final class KernelCodes {
             case SILU -> 2;
             case RELU -> 3;
             case SQUARED_RELU -> 4;
+            case GELU -> 5;
+            case GELU_TANH -> 6;
+            case LINEAR -> 7;
+            case GEGLU -> 8;
+            case GEGLU_TANH -> 9;
+            case REGLU -> 10;
+            case GLU -> 11;
+            case BILINEAR -> 12;
         };
     }
 

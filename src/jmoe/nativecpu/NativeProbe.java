@@ -51,7 +51,7 @@ public record NativeProbe(
     public static final String TIER_PROPERTY = "jmoe.native.tier";
 
     /** What the functions must be; raised with every change of theirs. */
-    static final int ABI = 2;
+    static final int ABI = 3;
 
     static final String RESOURCE = "jmoe/native/linux-x86_64/libjmoe_cpu.so";
 

@@ -123,6 +123,14 @@ record Product(
             case SILU -> 3;
             case RELU -> 4;
             case SQUARED_RELU -> 5;
+            case GELU -> 6;
+            case GELU_TANH -> 7;
+            case LINEAR -> 8;
+            case GEGLU -> 9;
+            case GEGLU_TANH -> 10;
+            case REGLU -> 11;
+            case GLU -> 12;
+            case BILINEAR -> 13;
         };
     }
 }

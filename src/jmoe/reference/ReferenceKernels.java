@@ -152,7 +152,20 @@ public final class ReferenceKernels implements Kernels {
             case SILU -> up * sigmoid(up);
             case RELU -> Math.max(up, 0);
             case SQUARED_RELU -> Math.max(up, 0) * Math.max(up, 0);
+            case GELU -> up * Normal.cumulative(up);
+            case GELU_TANH -> up * sigmoid(geluTanhExponent(up));
+            case LINEAR -> up;
+            case GEGLU -> gate * Normal.cumulative(gate) * up;
+            case GEGLU_TANH -> gate * sigmoid(geluTanhExponent(gate)) * up;
+            case REGLU -> Math.max(gate, 0) * up;
+            case GLU -> sigmoid(gate) * up;
+            case BILINEAR -> gate * up;
         };
+    }
+
+    /** (1 + tanh(z)) / 2 = sigmoid(2z) without the loss of digits where tanh(z) is nearly -1. */
+    private static double geluTanhExponent(double x) {
+        return 2 * Math.sqrt(2 / Math.PI) * (x + Activation.GELU_TANH_CUBE * x * x * x);
     }
 
     static double sigmoid(double z) {

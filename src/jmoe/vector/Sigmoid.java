@@ -19,40 +19,41 @@ import jdk.incubator.vector.VectorMask;
  * 0.1 ulp. Subnormal results are kept; infinities and NaN come out as from the formula.
  */
 final class Sigmoid {
-    private static final float LOG2_E = 0x1.715476p+0f;
+    static final float LOG2_E = 0x1.715476p+0f;
 
     /** ln 2 in two parts; the first has trailing zeros, so that n times it is exact. */
-    private static final float LN2_HIGH = 0x1.62e4p-1f;
+    static final float LN2_HIGH = 0x1.62e4p-1f;
 
-    private static final float LN2_LOW = 0x1.7f7d1cp-20f;
+    static final float LN2_LOW = 0x1.7f7d1cp-20f;
 
     /** Adding it rounds to an integer, which is then found in the low bits. */
-    private static final float ROUNDER = 0x1.8p23f;
+    static final float ROUNDER = 0x1.8p23f;
 
-    private static final int ROUNDER_BITS = Float.floatToRawIntBits(ROUNDER);
+    static final int ROUNDER_BITS = Float.floatToRawIntBits(ROUNDER);
 
     /** Below this the sigmoid is 0, as where e^-z overflows in double; matters beside infinity. */
-    private static final float ZERO_BELOW = -709.78265f;
+    static final float ZERO_BELOW = -709.78265f;
 
     /** From here on down the result rounds to 0: times -z and the largest F32, e^z is no F32. */
-    private static final float LOWEST = -200;
+    static final float LOWEST = -200;
 
     /** Times this power of two, e^r is still far from subnormal. */
-    private static final int NORMAL_POWER = -100;
+    static final int NORMAL_POWER = -100;
 
-    private static final float C7 = 1 / 5040f;
-    private static final float C6 = 1 / 720f;
-    private static final float C5 = 1 / 120f;
-    private static final float C4 = 1 / 24f;
-    private static final float C3 = 1 / 6f;
-    private static final float C2 = 1 / 2f;
+    /** Of the series of e^r, by power. */
+    static final float C7 = 1 / 5040f;
+
+    static final float C6 = 1 / 720f;
+    static final float C5 = 1 / 120f;
+    static final float C4 = 1 / 24f;
+    static final float C3 = 1 / 6f;
+    static final float C2 = 1 / 2f;
 
     private Sigmoid() {}
 
     /**
      * Computes {@code factor = x sigmoid(slope x) factor} from some index on; with a slope of 1 the
-     * error is below 4 ulp, whatever the factor. One method without parts that return vectors: the
-     * JVM may compile such parts by themselves, and then allocates what they return.
+     * error is below 4 ulp, whatever the factor.
      *
      * @param x arguments
      * @param from index of the first
@@ -62,7 +63,30 @@ final class Sigmoid {
      * @param count elements, whole vectors
      */
     static void product(float[] x, int from, float slope, float[] factor, int at, int count) {
+        product(x, from, slope, true, factor, at, count);
+    }
+
+    /**
+     * Computes {@code factor = sigmoid(x) factor} from some index on.
+     *
+     * @param x arguments
+     * @param from index of the first
+     * @param factor other factors, overwritten
+     * @param at index of the first
+     * @param count elements, whole vectors
+     */
+    static void gate(float[] x, int from, float[] factor, int at, int count) {
+        product(x, from, 1, false, factor, at, count);
+    }
+
+    /**
+     * Both. One method without parts that return vectors: the JVM may compile such parts by
+     * themselves, and then allocates what they return.
+     */
+    private static void product(
+            float[] x, int from, float slope, boolean timesX, float[] factor, int at, int count) {
         FloatVector one = FloatVector.broadcast(Lanes.FLOATS, 1);
+        VectorMask<Float> isFactor = Lanes.FLOATS.maskAll(timesX);
         for (int i = 0; i < count; i += Lanes.COUNT) {
             FloatVector argument = FloatVector.fromArray(Lanes.FLOATS, x, from + i);
             FloatVector z = argument.mul(slope);
@@ -93,7 +117,8 @@ final class Sigmoid {
             VectorMask<Float> negative = z.compare(LT, 0);
             // The first power comes before all else, so that the largest argument does not
             // overflow, the last ones after the factor, so that only the result can be subnormal.
-            argument.mul(one.blend(low, negative))
+            one.blend(argument, isFactor)
+                    .mul(one.blend(low, negative))
                     .mul(one.blend(mantissa, negative))
                     .div(divisor)
                     .mul(FloatVector.fromArray(Lanes.FLOATS, factor, at + i))

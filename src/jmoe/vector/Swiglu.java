@@ -52,14 +52,30 @@ final class Swiglu {
                 Sigmoid.product(gate, gateAt, ALPHA, up, upAt, count);
             }
             case SILU -> {
-                System.arraycopy(up, upAt, gate, gateAt, count);
-                Arrays.fill(up, upAt, upAt + count, 1);
+                moveToGate(gate, gateAt, up, upAt, count);
                 Sigmoid.product(gate, gateAt, 1, up, upAt, count);
             }
+            case GELU -> {
+                moveToGate(gate, gateAt, up, upAt, count);
+                Gelu.product(gate, gateAt, up, upAt, count);
+            }
+            case GELU_TANH -> {
+                moveToGate(gate, gateAt, up, upAt, count);
+                Gelu.tanhProduct(gate, gateAt, up, upAt, count);
+            }
+            case GEGLU -> Gelu.product(gate, gateAt, up, upAt, count);
+            case GEGLU_TANH -> Gelu.tanhProduct(gate, gateAt, up, upAt, count);
+            case GLU -> Sigmoid.gate(gate, gateAt, up, upAt, count);
+            case REGLU -> {
+                relu(gate, gateAt, count);
+                multiply(gate, gateAt, up, upAt, count);
+            }
+            case BILINEAR -> multiply(gate, gateAt, up, upAt, count);
+            case LINEAR -> {}
             case RELU -> relu(up, upAt, count);
             case SQUARED_RELU -> {
                 relu(up, upAt, count);
-                square(up, upAt, count);
+                multiply(up, upAt, up, upAt, count);
             }
         }
     }
@@ -81,10 +97,18 @@ final class Swiglu {
         }
     }
 
-    private static void square(float[] up, int at, int count) {
-        for (int i = at; i < at + count; i += Lanes.COUNT) {
-            FloatVector u = FloatVector.fromArray(Lanes.FLOATS, up, i);
-            u.mul(u).intoArray(up, i);
+    /** up = gate up. */
+    private static void multiply(float[] gate, int gateAt, float[] up, int upAt, int count) {
+        for (int i = 0; i < count; i += Lanes.COUNT) {
+            FloatVector g = FloatVector.fromArray(Lanes.FLOATS, gate, gateAt + i);
+            FloatVector u = FloatVector.fromArray(Lanes.FLOATS, up, upAt + i);
+            g.mul(u).intoArray(up, upAt + i);
         }
+    }
+
+    /** Of kinds without a gate: what is activated becomes it, and the other factor is 1. */
+    private static void moveToGate(float[] gate, int gateAt, float[] up, int upAt, int count) {
+        System.arraycopy(up, upAt, gate, gateAt, count);
+        Arrays.fill(up, upAt, upAt + count, 1);
     }
 }

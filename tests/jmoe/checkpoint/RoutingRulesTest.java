@@ -3,6 +3,7 @@ package jmoe.checkpoint;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import jmoe.ops.Activation;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Capacity;
@@ -270,6 +271,41 @@ class RoutingRulesTest {
     }
 
     @ParameterizedTest
+    @CsvSource({
+        "mixtral-0, hidden_act, swish, SWIGLU",
+        "mixtral-0, hidden_act, gelu, GEGLU",
+        "mixtral-1, hidden_act, gelu_new, GEGLU_TANH",
+        "jetmoe-0, activation_function, gelu_pytorch_tanh, GEGLU_TANH",
+        "qwen2_moe-0, hidden_act, gelu_fast, GEGLU_TANH",
+        "longcat_flash-0, hidden_act, relu, REGLU",
+        "deepseek_v3-0, hidden_act, sigmoid, GLU",
+        "llama4-0, hidden_act, linear, BILINEAR",
+        "nllb_moe-0, activation_function, gelu, GELU",
+        "switch_transformers-0, dense_act_fn, gelu_new, GELU_TANH",
+        "switch_transformers-0, dense_act_fn, silu, SILU",
+        "nemotron_h-0, mlp_hidden_act, relu, RELU",
+        "nemotron_h-0, mlp_hidden_act, linear, LINEAR"
+    })
+    void of_readsTheActivation(String variant, String key, String name, Activation.Kind kind) {
+        try (EditedFolder edited = new EditedFolder(variant, folder)) {
+            edited.set(key, '"' + name + '"');
+            assertThat(opened(edited).activation()).isEqualTo(Activation.of(kind));
+        }
+    }
+
+    @Test
+    void of_readsTheActivationOfDbrx() {
+        try (EditedFolder edited = new EditedFolder("dbrx-0", folder)) {
+            String ffn = edited.config.get("ffn_config").toString();
+            String act = "{\"ffn_act_fn\": {\"name\": \"gelu\"}, ";
+            edited.set(
+                    "ffn_config",
+                    act + ffn.replaceFirst("\"ffn_act_fn\":\\{[^}]*\\},", "").substring(1));
+            assertThat(opened(edited).activation()).isEqualTo(Activation.of(Activation.Kind.GEGLU));
+        }
+    }
+
+    @ParameterizedTest
     @CsvSource(
             delimiter = ';',
             value = {
@@ -325,7 +361,9 @@ class RoutingRulesTest {
                 "mixtral-0; hidden_size; -; hidden_size or d_model: expected",
                 "mixtral-0; intermediate_size; true; intermediate_size: expected a positive"
                         + " integer, got true",
-                "mixtral-0; hidden_act; \"gelu\"; hidden_act: expected silu or swish, got \"gelu\"",
+                "mixtral-0; hidden_act; \"mish\"; hidden_act: expected silu or swish or gelu or",
+                "mixtral-0; hidden_act; \"mish\"; or relu or sigmoid or linear, got \"mish\"",
+                "aria-0; hidden_act; \"gelu\"; hidden_act: expected silu or swish, got \"gelu\"",
                 "qwen2_moe-0; shared_expert_intermediate_size; -;"
                         + " shared_expert_intermediate_size: expected",
                 "qwen2_moe-0; norm_topk_prob; 1; norm_topk_prob: expected true or false, got 1",
@@ -341,8 +379,9 @@ class RoutingRulesTest {
                         + " group_limited_greedy, got \"noaux_tc\"",
                 "phimoe-0; num_experts_per_tok; 3; expected 2 with SparseMixer, got 3",
                 "doge-0; num_experts; 15; expected a square number, got 15",
-                "nemotron_h-0; mlp_hidden_act; \"silu\"; expected relu2, got \"silu\"",
-                "switch_transformers-0; dense_act_fn; \"gelu\"; expected relu, got \"gelu\"",
+                "nemotron_h-0; mlp_hidden_act; \"tanh\"; mlp_hidden_act: expected relu or relu2",
+                "switch_transformers-0; dense_act_fn; \"gated-gelu\"; or linear, got"
+                        + " \"gated-gelu\"",
                 "switch_transformers-0; num_layers; -; num_layers: expected a positive integer",
                 "nllb_moe-0; second_expert_policy; \"random\"; expected all, got \"random\"",
                 "nllb_moe-0; num_experts; 1; expected at least 2, got 1",

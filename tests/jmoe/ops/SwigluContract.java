@@ -20,6 +20,9 @@ interface SwigluContract extends Contract {
     /** Bound of the clamps in gpt-oss. */
     float LIMIT = 7;
 
+    /** Where the tails of both gelus are no F32, and where they are no double either. */
+    double[] GELU_TAILS = {5, -5, -9, -13.5, -19, -20.5, -24, -38, -39};
+
     @ParameterizedTest
     @MethodSource("jmoe.ops.Cases#all")
     default void swiglu_agreesWithReference(Case c) {
@@ -84,30 +87,41 @@ interface SwigluContract extends Contract {
             1 / 0.0,
             -1 / 0.0
         };
+        double[] ups = {
+            0,
+            1,
+            -1,
+            LIMIT,
+            -LIMIT,
+            above,
+            -above,
+            1000,
+            -1000,
+            3e38,
+            -3e38,
+            1 / 0.0,
+            -1 / 0.0,
+            Double.NaN
+        };
         Activation activation = activation(kind);
-        for (double up :
-                new double[] {
-                    0,
-                    1,
-                    -1,
-                    LIMIT,
-                    -LIMIT,
-                    above,
-                    -above,
-                    1000,
-                    -1000,
-                    3e38,
-                    -3e38,
-                    1 / 0.0,
-                    -1 / 0.0,
-                    Double.NaN
-                }) {
-            for (double gate : gates) {
-                // One value at a time: beside a large neighbour the tolerance would hide it.
+        // The slope of the clamped one is rounded: its tail is off by as many ulp as its exponent.
+        double[] tails = kind == Kind.CLAMPED_SWIGLU ? new double[0] : GELU_TAILS;
+        if (activation.gated()) {
+            extremes(activation, gates, ups);
+            extremes(activation, tails, ups);
+        } else {
+            double[] none = {Double.NaN};
+            extremes(activation, none, gates);
+            extremes(activation, none, tails);
+            extremes(activation, none, ups);
+        }
+    }
+
+    /** One value at a time: beside a large neighbour the tolerance would hide it. */
+    private void extremes(Activation activation, double[] gates, double[] ups) {
+        for (double gate : gates) {
+            for (double up : ups) {
                 extreme(activation, gate, up);
-                if (!activation.gated()) {
-                    extreme(activation, up, gate);
-                }
             }
         }
     }
@@ -132,6 +146,14 @@ interface SwigluContract extends Contract {
         formula(Kind.SILU, (g, u) -> u / (1 + Math.exp(-u)));
         formula(Kind.RELU, (g, u) -> u > 0 ? u : 0);
         formula(Kind.SQUARED_RELU, (g, u) -> u > 0 ? u * u : 0);
+        formula(Kind.GELU, (g, u) -> u * NormalOracle.cumulative(u));
+        formula(Kind.GELU_TANH, (g, u) -> geluTanh(u));
+        formula(Kind.LINEAR, (g, u) -> u);
+        formula(Kind.GEGLU, (g, u) -> g * NormalOracle.cumulative(g) * u);
+        formula(Kind.GEGLU_TANH, (g, u) -> geluTanh(g) * u);
+        formula(Kind.REGLU, (g, u) -> (g > 0 ? g : 0) * u);
+        formula(Kind.GLU, (g, u) -> u / (1 + Math.exp(-g)));
+        formula(Kind.BILINEAR, (g, u) -> g * u);
         formula(
                 Kind.CLAMPED_SWIGLU,
                 (g, u) -> {
@@ -139,6 +161,10 @@ interface SwigluContract extends Contract {
                     double up = u > LIMIT ? LIMIT : u < -LIMIT ? -LIMIT : u;
                     return gate / (1 + Math.exp(-1.702 * gate)) * (up + 1);
                 });
+    }
+
+    private static double geluTanh(double x) {
+        return 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x * x * x)));
     }
 
     private void formula(Kind kind, DoubleBinaryOperator formula) {

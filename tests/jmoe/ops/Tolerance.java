@@ -32,6 +32,12 @@ public final class Tolerance {
     /** Largest slope of x sigmoid(x), and of x sigmoid(a x) for any a. */
     private static final double SILU_SLOPE = 1.1;
 
+    /** Largest slope of x Phi(x), at sqrt 2, and of its approximation by tanh. */
+    private static final double GELU_SLOPE = 1.13;
+
+    /** Largest slope of the sigmoid. */
+    private static final double SIGMOID_SLOPE = 0.25;
+
     /** Steps on one side of zero to which a row of x may be rounded. */
     private static final int STEPS = 127;
 
@@ -300,15 +306,19 @@ public final class Tolerance {
                 double lastMore = more[(int) lastAt];
                 double gateMore = more[(int) gateAt];
                 double lastError = sumError + lastMore;
-                double gateError = SILU_SLOPE * (sumError + gateMore);
+                double slope = gateSlope(activation.kind());
+                double gateError = slope * (sumError + gateMore);
                 // Where both are off by more, neither factor is what the reference has.
                 double error =
                         switch (activation.kind()) {
-                            case SWIGLU -> (last + lastMore) * gateError + gate * lastError;
+                            case SWIGLU, GEGLU, GEGLU_TANH, REGLU, BILINEAR ->
+                                    (last + lastMore) * gateError + gate * lastError;
+                            case GLU -> (last + lastMore) * gateError + lastError;
                             case CLAMPED_SWIGLU ->
                                     (last + lastMore + 1) * gateError + gate * lastError;
                             case SILU -> SILU_SLOPE * lastError;
-                            case RELU -> lastError;
+                            case GELU, GELU_TANH -> GELU_SLOPE * lastError;
+                            case RELU, LINEAR -> lastError;
                             case SQUARED_RELU -> (2 * last + lastMore) * lastError;
                         };
                 double w = want.getDouble(at);
@@ -328,6 +338,16 @@ public final class Tolerance {
                 }
             }
         }
+    }
+
+    /** Largest slope of what is multiplied by the up half. */
+    private static double gateSlope(Activation.Kind kind) {
+        return switch (kind) {
+            case GEGLU, GEGLU_TANH -> GELU_SLOPE;
+            case REGLU, BILINEAR -> 1;
+            case GLU -> SIGMOID_SLOPE;
+            default -> SILU_SLOPE;
+        };
     }
 
     /**

@@ -116,6 +116,25 @@ class SigmoidTest {
         }
     }
 
+    @Test
+    void gate_isTheSigmoidTimesTheFactor() {
+        float[] x = samples();
+        for (float factor : new float[] {1, 3e38f}) {
+            float[] got = new float[x.length];
+            Arrays.fill(got, factor);
+            Sigmoid.gate(x, 0, got, 0, x.length);
+            for (int i = 0; i < x.length; i++) {
+                double want = factor / (1 + Math.exp(-(double) x[i]));
+                float rounded = (float) want;
+                assertThat(
+                                Float.compare(got[i], rounded) == 0
+                                        || Math.abs(got[i] - want) < 4 * Math.ulp(rounded))
+                        .as("x = %s, factor = %s: got %s, expected %s", x[i], factor, got[i], want)
+                        .isTrue();
+            }
+        }
+    }
+
     private static void assertClose(float x, float factor, float got, double ulps) {
         // The formula itself is inf / inf far below, where the result is 0.
         double want = x < -700 && x > -1e39 ? -0.0 : x / (1 + Math.exp(-(double) x)) * factor;

@@ -35,7 +35,8 @@ final class WidthRun {
                                         VectorKernelsTest.TwoThreads.class),
                                 selectClass(VectorProperties.class),
                                 selectClass(HalfFloatsTest.class),
-                                selectClass(SigmoidTest.class))
+                                selectClass(SigmoidTest.class),
+                                selectClass(GeluTest.class))
                         .filters(TagFilter.excludeTags("large"))
                         .build();
         SummaryGeneratingListener listener = new SummaryGeneratingListener();

@@ -7,7 +7,7 @@
 // Numerics  F32 sums of exact products in the order of the inputs, 16 at a time, in every kernel of this file: a row depends on
 //           nothing but itself and its expert. w, bias and activation in F32, one rounding.
 // Requires  sm_90a; inputs > 0, inputs % 8 == 0; x and weight aligned to 16 bytes; groups * columns < 2^31; F32 y
-//           has no activation.
+//           has no activation, and no y one of the gelus.
 // Adjoint   as in grouped_gemm_mma.cu.
 //
 // A producer warpgroup fills a ring of stages by TMA, or gathers rows of x into it by cp.async; consumer warpgroups multiply with

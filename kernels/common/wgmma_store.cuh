@@ -14,9 +14,9 @@ constexpr int kColumns = 64;                         // of a chunk
 constexpr int kChunkBytes = kRows * kColumns * 2;
 constexpr int kNone = -1;                            // no activation
 
-// How accumulators become outputs. Each has its own straight code; GELU and GEGLU are exact or by tanh, and what costs next to
-// nothing shares PLAIN or GATED.
-enum class Form { PLAIN, SILU, GELU, SWIGLU, CLAMPED_SWIGLU, GEGLU, GATED };
+// How accumulators become outputs. Each has its own straight code; what costs next to nothing shares PLAIN or GATED. The gelus are
+// not among them: beside the accumulators of the smallest tile they have too few registers.
+enum class Form { PLAIN, SILU, SWIGLU, CLAMPED_SWIGLU, GATED };
 
 __device__ __forceinline__ constexpr bool gated(Form form) { return form >= Form::SWIGLU; }
 
@@ -82,12 +82,6 @@ __device__ __forceinline__ void finish(const Target& target, const Values<8>& ga
         activate_16_bits<kClampedSwiglu>(target.limit, gate, up);
     } else if constexpr (form == Form::SILU) {
         activate<kSilu>(target.limit, gate, up);
-    } else if constexpr (form == Form::GELU) {
-        target.kind == kGelu ? activate_16_bits<kGelu>(target.limit, gate, up)
-                             : activate_16_bits<kGeluTanh>(target.limit, gate, up);
-    } else if constexpr (form == Form::GEGLU) {
-        target.kind == kGeglu ? activate_16_bits<kGeglu>(target.limit, gate, up)
-                              : activate_16_bits<kGegluTanh>(target.limit, gate, up);
     } else if constexpr (form == Form::GATED) {
         if (target.kind == kReglu) {
             activate<kReglu>(target.limit, gate, up);
@@ -248,14 +242,6 @@ __device__ __forceinline__ void store(const Target& target, const Part& part, co
             break;
         case activation::kSilu:
             store_chunks<Form::SILU>(target, part, sums, chunks);
-            break;
-        case activation::kGelu:
-        case activation::kGeluTanh:
-            store_chunks<Form::GELU>(target, part, sums, chunks);
-            break;
-        case activation::kGeglu:
-        case activation::kGegluTanh:
-            store_chunks<Form::GEGLU>(target, part, sums, chunks);
             break;
         case activation::kReglu:
         case activation::kGlu:

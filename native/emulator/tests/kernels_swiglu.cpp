@@ -62,7 +62,7 @@ void check_extremes(int kind, int width) {
                                  -120, -151,   -160,   -170,   -180,   -190,  -199,   -250,   -300, -700, -709.7,   -709.9,
                                  -720, 1000,   -1e4,   -3e38,  kLimit, -kLimit, above, -above, 3e38, NAN,  INFINITY, -INFINITY,
                                  // And where the tails of both gelus end.
-                                 5,    -5,     -9,     -13.5,  -14.1,  -19,   -20.5,  -24,    -38,  -39};
+                                 5,    -5,     -9,     -13.5,  -14.25, -19,   -20.5,  -24,    -38,  -39};
     std::vector<double> ups = {0, 1, -1, kLimit, -kLimit, above, -above, 1000, 1e-20, 3e38, -3e38, INFINITY, -INFINITY, NAN};
     std::vector<double> values;
     for (double gate : gates) {

@@ -13,10 +13,10 @@ import java.util.stream.Collectors;
 /**
  * The grouped product, by the fastest kernels that suit it. These are wgmma's on a device of
  * compute capability 9.0, if x and weight have the same 16-bit type, their rows a multiple of 8
- * elements, both begin at a multiple of 16 bytes, and y has 16 bits or there is no activation;
- * mma.sync's for the same type otherwise; and those without matrix units for different types and
- * F32. Which of the three it is does not depend on the batch. The tile does, as {@link TileCost}
- * says: it changes no bit.
+ * elements, both begin at a multiple of 16 bytes, and y has 16 bits or there is no activation,
+ * which is none of the gelus; mma.sync's for the same type otherwise; and those without matrix
+ * units for different types and F32. Which of the three it is does not depend on the batch. The
+ * tile does, as {@link TileCost} says: it changes no bit.
  */
 final class GroupedGemm {
     /** System property: label of the {@link Tile} to use wherever its family suits. */

@@ -1,5 +1,6 @@
 package jmoe.cuda;
 
+import jmoe.ops.Activation;
 import jmoe.tensor.DType;
 
 import java.lang.foreign.MemorySegment;
@@ -46,7 +47,16 @@ final class WgmmaGemm {
                 && isAligned(arguments.x())
                 && isAligned(arguments.weight())
                 && (long) arguments.groups() * arguments.columns() <= Integer.MAX_VALUE
-                && (arguments.yType() != DType.F32 || arguments.activation() == null);
+                && (arguments.activation() == null
+                        || arguments.yType() != DType.F32 && stores(arguments.activation()));
+    }
+
+    /** The gelus would take more registers than the accumulators leave. */
+    private static boolean stores(Activation activation) {
+        return switch (activation.kind()) {
+            case GELU, GELU_TANH, GEGLU, GEGLU_TANH -> false;
+            default -> true;
+        };
     }
 
     private static boolean isAligned(long address) {

@@ -573,17 +573,6 @@ public final class CudaKernels implements Kernels {
         context.close();
     }
 
-    static int int32(String name, long value) {
-        if (value > Integer.MAX_VALUE) {
-            throw new UnsupportedOperationException(
-                    name
-                            + ": expected less than 2^31 for the CUDA backend, got "
-                            + value
-                            + "; use the reference backend");
-        }
-        return (int) value;
-    }
-
     private void computable(String operation, Residual residual, Tensor y) {
         computable(operation, "addend", residual.addend());
         computable(operation, "identity", residual.identity());

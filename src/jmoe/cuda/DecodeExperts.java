@@ -206,8 +206,8 @@ final class DecodeExperts {
                     arrivals,
                     (int) bank.slots(),
                     experts.numExperts(),
-                    CudaKernels.int32("intermediate", experts.intermediate()),
-                    CudaKernels.int32("hidden", experts.hidden()),
+                    Launch.int32("intermediate", experts.intermediate()),
+                    Launch.int32("hidden", experts.hidden()),
                     bank.routing().topK(),
                     slicesPerUnit,
                     experts.activation());
@@ -227,8 +227,8 @@ final class DecodeExperts {
                     0,
                     (int) bank.slots(),
                     experts.numExperts(),
-                    CudaKernels.int32("hidden", experts.hidden()),
-                    CudaKernels.int32("intermediate", experts.intermediate()),
+                    Launch.int32("hidden", experts.hidden()),
+                    Launch.int32("intermediate", experts.intermediate()),
                     bank.routing().topK(),
                     slicesPerUnit,
                     null);

@@ -124,7 +124,7 @@ final class DecodeRoute {
         passOrder(on, launch, routing);
         launch.pointer(context.arrivals().address(groups + 1))
                 .int32(tokens)
-                .int32(CudaKernels.int32("hidden", x.dim(1)))
+                .int32(Launch.int32("hidden", x.dim(1)))
                 .int32(routing.numExperts())
                 .struct(rule.of(router.rule()), RouteRule.ALIGNMENT)
                 .run(kernel.blocks(rows(router)) * shares(router), groups);

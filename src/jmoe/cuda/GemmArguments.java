@@ -58,10 +58,10 @@ record GemmArguments(
             @Nullable Tensor bias,
             Tensor expertOffsets,
             Tensor y) {
-        int rows = CudaKernels.int32("rows", x.dim(0));
-        int groups = CudaKernels.int32("groups", weight.dim(0));
-        int outputs = CudaKernels.int32("outputs", weight.dim(1));
-        int inputs = CudaKernels.int32("inputs", weight.dim(2));
+        int rows = Launch.int32("rows", x.dim(0));
+        int groups = Launch.int32("groups", weight.dim(0));
+        int outputs = Launch.int32("outputs", weight.dim(1));
+        int inputs = Launch.int32("inputs", weight.dim(2));
         return new GemmArguments(
                 x.dtype(),
                 on.in(x),
@@ -91,11 +91,11 @@ record GemmArguments(
             ExpertWeights experts,
             Tensor hidden) {
         Tensor gateUp = experts.gateUp();
-        int tokens = CudaKernels.int32("tokens", x.dim(0));
-        int rows = CudaKernels.int32("rows", hidden.dim(0));
-        int groups = CudaKernels.int32("groups", gateUp.dim(0));
-        int columns = CudaKernels.int32("columns", gateUp.dim(1));
-        int inputs = CudaKernels.int32("inputs", gateUp.dim(2));
+        int tokens = Launch.int32("tokens", x.dim(0));
+        int rows = Launch.int32("rows", hidden.dim(0));
+        int groups = Launch.int32("groups", gateUp.dim(0));
+        int columns = Launch.int32("columns", gateUp.dim(1));
+        int inputs = Launch.int32("inputs", gateUp.dim(2));
         return new GemmArguments(
                 x.dtype(),
                 on.in(x),
@@ -109,7 +109,7 @@ record GemmArguments(
                 rows,
                 groups,
                 columns,
-                CudaKernels.int32("outputs", hidden.dim(1)),
+                Launch.int32("outputs", hidden.dim(1)),
                 inputs,
                 routing.topK(),
                 hidden.dtype(),

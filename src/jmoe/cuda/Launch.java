@@ -218,4 +218,16 @@ final class Launch {
             event.commit();
         }
     }
+
+    /** A size that kernels count in 32 bits. */
+    static int int32(String name, long value) {
+        if (value > Integer.MAX_VALUE) {
+            throw new UnsupportedOperationException(
+                    name
+                            + ": expected less than 2^31 for the CUDA backend, got "
+                            + value
+                            + "; use the reference backend");
+        }
+        return (int) value;
+    }
 }

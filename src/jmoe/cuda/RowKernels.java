@@ -29,7 +29,7 @@ final class RowKernels {
 
     void queuePermute(
             Operands on, Tensor x, Routing routing, @Nullable Tensor weights, Tensor rows) {
-        int hidden = CudaKernels.int32("hidden", x.dim(1));
+        int hidden = Launch.int32("hidden", x.dim(1));
         int maxRows = (int) rows.dim(0);
         boolean copies = weights == null && x.dtype() == rows.dtype();
         CudaKernel kernel =
@@ -56,8 +56,8 @@ final class RowKernels {
             Activation activation,
             Tensor expertOffsets,
             Tensor hidden) {
-        int maxRows = CudaKernels.int32("rows", gateUp.dim(0));
-        int intermediate = CudaKernels.int32("intermediate", hidden.dim(1));
+        int maxRows = Launch.int32("rows", gateUp.dim(0));
+        int intermediate = Launch.int32("intermediate", hidden.dim(1));
         CudaKernel kernel = swiglu.kernel(gateUp.dtype(), hidden.dtype());
         Launch launch =
                 context.launch()
@@ -82,7 +82,7 @@ final class RowKernels {
         Tensor addend = residual.addend();
         Tensor identity = residual.identity();
         int tokens = (int) routing.tokens();
-        int hidden = CudaKernels.int32("hidden", y.dim(1));
+        int hidden = Launch.int32("hidden", y.dim(1));
         CudaKernel kernel = unpermute.kernel(rows.dtype(), y.dtype());
         Launch launch =
                 context.launch()
@@ -115,7 +115,7 @@ final class RowKernels {
             Tensor y) {
         int tokens = (int) topkIds.dim(0);
         int topK = (int) topkIds.dim(1);
-        int hidden = CudaKernels.int32("hidden", y.dim(1));
+        int hidden = Launch.int32("hidden", y.dim(1));
         int slots = tokens * topK;
         long ids = on.in(topkIds);
         long neurons = context.scratch().address(4L * slots);
@@ -128,7 +128,7 @@ final class RowKernels {
                 .pointer(on.in(experts.up()))
                 .pointer(neurons)
                 .int32(slots)
-                .int32(CudaKernels.int32("numExperts", experts.numExperts()))
+                .int32(Launch.int32("numExperts", experts.numExperts()))
                 .int32(hidden)
                 .int32(topK)
                 .int32(KernelCodes.of(experts.function()))

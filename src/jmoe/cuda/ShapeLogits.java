@@ -32,7 +32,7 @@ final class ShapeLogits {
     }
 
     void queue(Operands on, Tensor logits, RouterConfig config, ShapeInputs inputs) {
-        int tokens = CudaKernels.int32("tokens", logits.dim(0));
+        int tokens = Launch.int32("tokens", logits.dim(0));
         write(config);
         CudaKernel kernel = module.kernel("shape_logits");
         context.launch()

@@ -21,9 +21,9 @@ final class SimtGemm {
             @Nullable Tensor bias,
             Tensor expertOffsets,
             Tensor y) {
-        int rows = CudaKernels.int32("rows", x.dim(0));
-        int groups = CudaKernels.int32("groups", weight.dim(0));
-        int outputs = CudaKernels.int32("outputs", weight.dim(1));
+        int rows = Launch.int32("rows", x.dim(0));
+        int groups = Launch.int32("groups", weight.dim(0));
+        int outputs = Launch.int32("outputs", weight.dim(1));
         CudaKernel kernel = module.kernel(x.dtype(), weight.dtype());
         // Every group may end within a tile.
         long tiles = Math.min(rows, rows / kernel.itemsPerBlock() + (long) groups);
@@ -37,7 +37,7 @@ final class SimtGemm {
                 .int32(rows)
                 .int32(groups)
                 .int32(outputs)
-                .int32(CudaKernels.int32("inputs", weight.dim(2)))
+                .int32(Launch.int32("inputs", weight.dim(2)))
                 .int32(KernelCodes.of(y.dtype()))
                 .run(tiles, kernel.blocks(outputs));
     }

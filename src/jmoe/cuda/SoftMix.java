@@ -23,14 +23,14 @@ final class SoftMix {
     }
 
     void queueNormaliseRows(Operands on, Tensor x, double factor, double epsilon, Tensor y) {
-        int rows = CudaKernels.int32("rows", x.dim(0));
+        int rows = Launch.int32("rows", x.dim(0));
         CudaKernel kernel = normaliseRows.kernel(x.dtype(), y.dtype());
         context.launch()
                 .of(kernel)
                 .pointer(on.in(x))
                 .pointer(on.out(y))
                 .int32(rows)
-                .int32(CudaKernels.int32("columns", x.dim(1)))
+                .int32(Launch.int32("columns", x.dim(1)))
                 .float32((float) factor)
                 .float32((float) epsilon)
                 .run(kernel.blocks(rows));
@@ -57,7 +57,7 @@ final class SoftMix {
             Tensor targets) {
         int tokens = (int) logits.dim(0);
         int slots = (int) logits.dim(1);
-        int hidden = CudaKernels.int32("hidden", targets.dim(1));
+        int hidden = Launch.int32("hidden", targets.dim(1));
         long count = targets.dim(0);
         long z = on.in(logits);
         long maxima = context.scratch().address(2 * 4L * count);

@@ -35,7 +35,7 @@ final class CapacityDrops implements Experiment {
     @Override
     public String claim() {
         return "A capacity factor is a safe bound: 0.25 of the tokens per expert is typical (said"
-                   + " in a survey), 1.25 drops little (Fedus et al. 2021).";
+                + " in a survey), 1.25 drops little (Fedus et al. 2021).";
     }
 
     @Override

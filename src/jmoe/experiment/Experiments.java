@@ -9,6 +9,8 @@ public final class Experiments {
                     new FlatTime(),
                     new ProductKeyTime(),
                     new CapacityDrops(),
+                    new DynamicK(),
+                    new SchemeTime(),
                     new OverflowPolicies(),
                     new RouterTime(),
                     new ModalityIsolation());

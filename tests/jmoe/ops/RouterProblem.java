@@ -63,7 +63,8 @@ record RouterProblem(Tensor x, Router router, @Nullable Tensor types, Routing de
     RouterProblem scaled() {
         RouterConfig rule = router.rule();
         Tensor scale = Cases.normal(Arena.ofAuto(), DType.F32, 8, rule.numExperts());
-        RouterWeights weights = new RouterWeights(router.weights().weight(), null, null, scale);
+        RouterWeights weights =
+                new RouterWeights(router.weights().weight(), null, null, scale, null);
         return withRouter(new Router(rule, weights, router.sharedGate()));
     }
 

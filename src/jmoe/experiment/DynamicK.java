@@ -35,7 +35,7 @@ final class DynamicK implements Experiment {
     @Override
     public String claim() {
         return "Tokens of which a router is certain need fewer experts: as many as the entropy of"
-                   + " its softmax says, or as reach a probability (Huang et al. 2024).";
+                + " its softmax says, or as reach a probability (Huang et al. 2024).";
     }
 
     @Override

@@ -102,7 +102,7 @@ final class SchemeTime implements Experiment {
             columns.add("us, " + scheme.name);
         }
         List<double[]> rows = new ArrayList<>();
-        for (int experts : effort.of(new int[] {16, 64, 256}, new int[] {16})) {
+        for (int experts : effort.of(new int[] {16, 64, 256}, new int[] {16, 32})) {
             rows.add(row(kernels, stopwatch, tokens, experts));
         }
         List<Line> lines = new ArrayList<>();

@@ -51,7 +51,7 @@ final class MainTest {
         jmoe("rum")
                 .refused(
                         "unknown command 'rum'; commands: run, route, bench, presets, experiment,"
-                            + " demo, info, inspect, verify, bundle; see jmoe --help");
+                                + " demo, info, inspect, verify, bundle; see jmoe --help");
         jmoe("run").refused("--input", "CHECKPOINT", "jmoe run --help");
         jmoe("info", "--fast").refused("--fast", "jmoe info --help");
         jmoe("run", "x", "--input", "y", "--layer", "first").refused("--layer", "first");

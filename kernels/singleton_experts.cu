@@ -1,10 +1,10 @@
-// neurons[t,k] = w[t,k] function(x[t] . up[topkIds[t,k]]), the first half of experts of a single neuron; unpermute with ids for
+// neurons[t,k] = w[t,k] activation(x[t] . up[topkIds[t,k]]), the first half of experts of a single neuron; unpermute with ids for
 // rows adds neurons[t,k] down[topkIds[t,k]]
 //
 // Shapes    x [tokens, hidden], topkIds, weights [tokens, topK] (weights null for 1), up [num_experts, hidden], neurons
 //           [tokens, topK]. An id outside 0..num_experts-1 or a weight of 0 gives 0, which unpermute does not read a row for.
 // Grid      ceil(slots / items_per_block), a warp per slot.
-// Numerics  products and function in F32; each lane sums its share of the columns in order, then the lanes pairwise.
+// Numerics  products and activation in F32; each lane sums its share of the columns in order, then the lanes pairwise.
 // Requires  nothing of alignment.
 // Adjoint   singletonExpertsBackward.
 #include "common/activation.cuh"
@@ -21,20 +21,11 @@ using dtypes::Values;
 constexpr int kThreads = 256;
 constexpr int kSlots = kThreads / 32;
 
-// Codes of SingletonExperts.Function.
-constexpr int kGelu = 0;
-constexpr int kRelu = 1;
-
-constexpr float kMinusHalfRoot = -0.70710678f;
-
-// By erfc, because 1 + erf would lose the small values of negative sums.
-__device__ __forceinline__ float gelu(float a) { return a * (0.5f * erfcf(a * kMinusHalfRoot)); }
-
-__device__ __forceinline__ float apply(int function, float a) {
-    if (function == kGelu) {
-        return gelu(a);
-    }
-    return function == kRelu ? activation::relu(a) : activation::sigmoid_product(a, 1.0, 1.0f);
+// Kinds without a gate.
+__device__ __forceinline__ float activated(int kind, float a) {
+    Values<1> neuron = {a};
+    activation::activate(kind, INFINITY, Values<1>{}, neuron);
+    return neuron.at[0];
 }
 
 // The same sum in every lane.
@@ -61,7 +52,7 @@ __device__ __forceinline__ float dot(const typename X::Bits* x, const typename W
 template <class X, class W>
 __device__ void compute_neuron(const typename X::Bits* x, const int* topk_ids, const float* weights,
                                const typename W::Bits* up, float* neurons, int slots, int num_experts, int hidden, int top_k,
-                               int function) {
+                               int kind) {
     long long slot = static_cast<long long>(blockIdx.x) * kSlots + threadIdx.x / 32;
     int lane = threadIdx.x % 32;
     if (slot >= slots) {
@@ -75,7 +66,7 @@ __device__ void compute_neuron(const typename X::Bits* x, const int* topk_ids, c
         const typename W::Bits* expert = up + static_cast<long long>(id) * hidden;
         float sum = dtypes::vectors_fit(hidden, x, up) ? dot<X, W, dtypes::kVector>(token, expert, hidden, lane)
                                                        : dot<X, W, 1>(token, expert, hidden, lane);
-        neuron = weight * apply(function, sum);
+        neuron = weight * activated(kind, sum);
     }
     if (lane == 0) {
         neurons[slot] = neuron;
@@ -88,8 +79,8 @@ __device__ void compute_neuron(const typename X::Bits* x, const int* topk_ids, c
     extern "C" __global__ void __launch_bounds__(kThreads)                                                                \
         name(const X::Bits* __restrict__ x, const int* __restrict__ topk_ids, const float* __restrict__ weights,          \
              const W::Bits* __restrict__ up, float* __restrict__ neurons, int slots, int num_experts, int hidden,         \
-             int top_k, int function) {                                                                                   \
-        compute_neuron<X, W>(x, topk_ids, weights, up, neurons, slots, num_experts, hidden, top_k, function);             \
+             int top_k, int kind) {                                                                                   \
+        compute_neuron<X, W>(x, topk_ids, weights, up, neurons, slots, num_experts, hidden, top_k, kind);             \
     }                                                                                                                     \
     JMOE_EXPORT(name, kThreads, kSlots, 0)
 

@@ -1,5 +1,6 @@
 package jmoe;
 
+import jmoe.ops.Activation;
 import jmoe.ops.Kernels;
 import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
@@ -97,7 +98,7 @@ public class SingletonExpertsBench {
                 new SingletonExperts(
                         random(weights, numExperts, hidden),
                         random(weights, numExperts, hidden),
-                        SingletonExperts.Function.GELU);
+                        Activation.of(Activation.Kind.GELU));
         y = kernels.allocate(arena, DType.F32, tokens, hidden);
         select();
     }

@@ -91,7 +91,7 @@ public final class PeerLayer implements AutoCloseable {
                     new SingletonExperts(
                             memory.beside(logits, weights.experts().up()),
                             memory.beside(logits, weights.experts().down()),
-                            weights.experts().function());
+                            weights.experts().activation());
         } catch (RuntimeException | Error e) {
             memory.close();
             throw e;

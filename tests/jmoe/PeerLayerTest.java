@@ -3,12 +3,12 @@ package jmoe;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import jmoe.ops.Activation;
 import jmoe.ops.Cases;
 import jmoe.ops.Kernels;
 import jmoe.ops.PeerWeights;
 import jmoe.ops.RouterConfig.Score;
 import jmoe.ops.SingletonExperts;
-import jmoe.ops.SingletonExperts.Function;
 import jmoe.ops.Tolerance;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
@@ -70,7 +70,7 @@ final class PeerLayerTest {
                 new SingletonExperts(
                         Cases.normal(arena, type, 3, KEYS * KEYS, HIDDEN),
                         Cases.normal(arena, type, 5, KEYS * KEYS, HIDDEN),
-                        Function.RELU));
+                        Activation.of(Activation.Kind.RELU)));
     }
 
     private static Tensor layer(Arena arena, PeerWeights weights, Score score, Tensor x) {
@@ -161,7 +161,8 @@ final class PeerLayerTest {
     void weights_areCheckedAgainstEachOther() {
         try (Arena arena = Arena.ofConfined()) {
             Tensor bank = Tensor.allocate(arena, DType.F32, 9, 4);
-            SingletonExperts experts = new SingletonExperts(bank, bank, Function.GELU);
+            SingletonExperts experts =
+                    new SingletonExperts(bank, bank, Activation.of(Activation.Kind.GELU));
             Tensor keys = Tensor.allocate(arena, DType.F32, 2, 3, 5);
             Tensor queries = Tensor.allocate(arena, DType.F32, 2, 10, 4);
             assertThat(new PeerWeights(queries, null, keys, experts).heads()).isEqualTo(2);

@@ -9,12 +9,16 @@ using host::Numbers;
 using host::Type;
 using std::to_string;
 
-enum Function { kGelu, kRelu, kSilu, kFunctions };
+// Of the activations without a gate.
+constexpr int kSilu = 2;
+constexpr int kRelu = 3;
+constexpr int kGelu = 5;
+constexpr int kKinds[] = {kSilu, kRelu, kGelu};
 
 constexpr int kExperts = 9;
 
-double apply(int function, double a) {
-    switch (function) {
+double activated(int kind, double a) {
+    switch (kind) {
         case kGelu:
             return a * 0.5 * std::erfc(-a / std::sqrt(2.0));
         case kRelu:
@@ -37,7 +41,7 @@ struct Size {
 };
 
 // A third of the ids is nobody's and some weights are 0: the experts' rows, which nobody else has, are NaN then.
-void check_neurons(const Size& size, Type from, Type type, int function, bool weighted) {
+void check_neurons(const Size& size, Type from, Type type, int kind, bool weighted) {
     Numbers numbers(size.hidden + 10 * size.tokens);
     size_t slots = static_cast<size_t>(size.tokens) * size.top_k;
     size_t hidden = size.hidden;
@@ -64,7 +68,7 @@ void check_neurons(const Size& size, Type from, Type type, int function, bool we
     std::string why =
         host::launch(kernel, {host::blocks(kernel, static_cast<long long>(slots))}, x.data(), topk_ids.data(),
                      weighted ? slot_weights.data() : nullptr, up.data(), neurons.data(), static_cast<int>(slots), kExperts,
-                     size.hidden, size.top_k, function);
+                     size.hidden, size.top_k, kind);
     std::vector<double> want(slots);
     for (size_t slot = 0; slot < slots; slot++) {
         bool exists = ids[slot] >= 0 && ids[slot] < kExperts;
@@ -73,10 +77,10 @@ void check_neurons(const Size& size, Type from, Type type, int function, bool we
         for (size_t h = 0; exists && h < hidden; h++) {
             sum += x.at(slot / size.top_k * hidden + h) * up.at(ids[slot] * hidden + h);
         }
-        want[slot] = exists && weight != 0 ? weight * apply(function, sum) : 0;
+        want[slot] = exists && weight != 0 ? weight * activated(kind, sum) : 0;
     }
     why = why.empty() ? host::compare(neurons, want, size.hidden + 5) : why;
-    host::report(kernel + " function " + to_string(function) + (weighted ? " weighted " : " ") + size.name(), why);
+    host::report(kernel + " activation " + to_string(kind) + (weighted ? " weighted " : " ") + size.name(), why);
 }
 
 }  // namespace
@@ -90,7 +94,7 @@ int main() {
     for (const Size& size : sizes) {
         for (Type from : host::kTypes) {
             for (Type type : host::kTypes) {
-                check_neurons(size, from, type, round % kFunctions, round % 2 == 0);
+                check_neurons(size, from, type, kKinds[round % 3], round % 2 == 0);
                 round++;
             }
         }

@@ -5,7 +5,6 @@ import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Scope;
 import jmoe.ops.RouterConfig.Score;
 import jmoe.ops.RouterConfig.Selection;
-import jmoe.ops.SingletonExperts;
 import jmoe.tensor.DType;
 
 /** The numbers by which kernels know a choice that is made at run time. */
@@ -71,14 +70,6 @@ final class KernelCodes {
             case MAX -> 0;
             case TOP2_SUM -> 1;
             case TOP_SHARE_SUM -> 2;
-        };
-    }
-
-    static int of(SingletonExperts.Function function) {
-        return switch (function) {
-            case GELU -> 0;
-            case RELU -> 1;
-            case SILU -> 2;
         };
     }
 }

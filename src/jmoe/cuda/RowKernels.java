@@ -131,7 +131,7 @@ final class RowKernels {
                 .int32(Launch.int32("numExperts", experts.numExperts()))
                 .int32(hidden)
                 .int32(topK)
-                .int32(KernelCodes.of(experts.function()))
+                .int32(KernelCodes.of(experts.activation().kind()))
                 .run(computing.blocks(slots));
         CudaKernel adding = unpermute.kernel(experts.down().dtype(), y.dtype());
         Launch launch =

@@ -4,38 +4,14 @@ import jmoe.tensor.Check;
 import jmoe.tensor.Tensor;
 
 /**
- * Experts of a single neuron each: {@code expert(x) = function(x . up[e]) down[e]}. A layer has
+ * Experts of a single neuron each: {@code expert(x) = activation(x . up[e]) down[e]}. A layer has
  * very many of them, found by product keys: PEER; He 2024, "Mixture of A Million Experts".
  *
  * @param up F32, F16 or BF16 [numExperts, H]: what a neuron looks for
  * @param down same type [numExperts, H]: what it adds to the token
- * @param function what a neuron makes of its sum
+ * @param activation what a neuron makes of its sum; of a kind without a gate
  */
-public record SingletonExperts(Tensor up, Tensor down, Function function) {
-    /** What a neuron makes of its sum a. */
-    public enum Function {
-        /** a Phi(a), with Phi the distribution of a normal number, by erf; Hendrycks 2016. */
-        GELU,
-        /** max(a, 0). */
-        RELU,
-        /** a sigmoid(a). */
-        SILU;
-
-        /**
-         * The function.
-         *
-         * @param a the sum
-         * @return its value, in double; NaN for NaN, and of GELU and SILU also for minus infinity
-         */
-        public double of(double a) {
-            return switch (this) {
-                case GELU -> a * (0.5 * ErrorFunction.complement(-a / Math.sqrt(2)));
-                case RELU -> Math.max(a, 0);
-                case SILU -> a / (1 + Math.exp(-a));
-            };
-        }
-    }
-
+public record SingletonExperts(Tensor up, Tensor down, Activation activation) {
     /** Checks types and shapes against each other. */
     public SingletonExperts {
         Check.floating("up", up, "[numExperts, hidden]", 2);
@@ -45,6 +21,10 @@ public record SingletonExperts(Tensor up, Tensor down, Function function) {
                     "down",
                     up.dtype() + " [numExperts=" + up.dim(0) + ", hidden=" + up.dim(1) + "]",
                     down);
+        }
+        if (activation.gated()) {
+            throw new IllegalArgumentException(
+                    "activation: expected a kind without a gate, got " + activation.kind());
         }
     }
 

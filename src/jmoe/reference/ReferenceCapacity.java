@@ -201,6 +201,6 @@ final class ReferenceCapacity {
         }
         return config.score() == Score.SOFTMAX
                 ? Math.exp(logit - other)
-                : ReferenceKernels.sigmoid(logit) / ReferenceKernels.sigmoid(other);
+                : ReferenceActivation.sigmoid(logit) / ReferenceActivation.sigmoid(other);
     }
 }

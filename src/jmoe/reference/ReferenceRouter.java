@@ -181,7 +181,7 @@ final class ReferenceRouter {
             double z = logits[e];
             scores[e] =
                     switch (config.score()) {
-                        case SIGMOID -> ReferenceKernels.sigmoid(z);
+                        case SIGMOID -> ReferenceActivation.sigmoid(z);
                         case SQRT_SOFTPLUS -> Math.sqrt(softplus(z));
                         default -> z;
                     };

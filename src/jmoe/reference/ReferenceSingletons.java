@@ -32,7 +32,7 @@ final class ReferenceSingletons {
                 for (int h = 0; h < hidden; h++) {
                     a += x.getDouble(token * hidden + h) * experts.up().getDouble(id * hidden + h);
                 }
-                double neuron = weight * experts.function().of(a);
+                double neuron = weight * ReferenceActivation.of(experts.activation(), 0, a);
                 for (int h = 0; h < hidden && neuron != 0; h++) {
                     sum[h] += neuron * experts.down().getDouble(id * hidden + h);
                 }

@@ -27,6 +27,7 @@ final class Singletons {
     private final Chunks chunks;
     private final float[][] tokenRows;
     private final float[][] expertRows;
+    private final float[][] sumsOfSlots;
     private float[] neurons = new float[0];
 
     Singletons(Workers workers, Chunks chunks) {
@@ -34,6 +35,7 @@ final class Singletons {
         this.chunks = chunks;
         tokenRows = new float[workers.count()][Chunks.COLUMNS];
         expertRows = new float[workers.count()][Chunks.COLUMNS];
+        sumsOfSlots = new float[workers.count()][Chunks.COLUMNS];
     }
 
     /** The arguments of one call, as the workers see them. */
@@ -57,7 +59,7 @@ final class Singletons {
             return weights == null ? 1 : weights.getFloat(slot);
         }
 
-        /** What the neuron of an expert makes of a token, times the slot's weight. */
+        /** What the neuron of an expert finds in a token. */
         float neuron(long slot, long expert, float[] tokenRow, float[] expertRow) {
             double sum = 0;
             for (long column = 0; column < hidden; column += Chunks.COLUMNS) {
@@ -66,7 +68,7 @@ final class Singletons {
                 up.read(expert * hidden + column, count, expertRow, 0);
                 sum += DotProduct.of(tokenRow, expertRow, Lanes.padded(count));
             }
-            return (float) (weight(slot) * experts.function().of(sum));
+            return (float) sum;
         }
     }
 
@@ -105,19 +107,28 @@ final class Singletons {
                 slots,
                 grain,
                 (worker, from, to) -> {
-                    for (int i = (int) from; i < to; i++) {
-                        long slot = firstSlot + i;
-                        int expert = bank.expert(slot);
-                        neurons[i] =
-                                expert < 0
-                                        ? 0
-                                        : bank.neuron(
-                                                slot,
-                                                expert,
-                                                tokenRows[worker],
-                                                expertRows[worker]);
+                    for (long first = from; first < to; first += Chunks.COLUMNS) {
+                        int count = (int) Math.min(Chunks.COLUMNS, to - first);
+                        computeNeurons(bank, firstSlot, (int) first, count, worker);
                     }
                 });
+    }
+
+    private void computeNeurons(Bank bank, long firstSlot, int first, int count, int worker) {
+        float[] sums = sumsOfSlots[worker];
+        float[] tokenRow = tokenRows[worker];
+        float[] expertRow = expertRows[worker];
+        for (int i = 0; i < count; i++) {
+            long slot = firstSlot + first + i;
+            int expert = bank.expert(slot);
+            sums[i] = expert < 0 ? 0 : bank.neuron(slot, expert, tokenRow, expertRow);
+        }
+        // Kinds without a gate use its place for themselves.
+        Swiglu.activate(bank.experts.activation(), tokenRow, 0, sums, 0, Lanes.padded(count));
+        for (int i = 0; i < count; i++) {
+            long slot = firstSlot + first + i;
+            neurons[first + i] = bank.expert(slot) < 0 ? 0 : bank.weight(slot) * sums[i];
+        }
     }
 
     private void addExperts(Bank bank, long firstToken, long tokens, Elements out) {

@@ -73,7 +73,7 @@ interface BatchRouteContract extends Contract {
         int[] size = {300, 256, 256};
         Selection one = new Selection.ExpertChoice(1);
         Normalisation none = new Normalisation.None();
-        for (Score score : Score.values()) {
+        for (Score score : new Score[] {Score.SOFTMAX, Score.SIGMOID}) {
             for (Logits kind : new Logits[] {Logits.NORMAL, Logits.TIES}) {
                 checkExpertChoice(config(size, score, one, none), 300, kind, 1);
             }

@@ -6,7 +6,6 @@ import jmoe.ops.Cases.Logits;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
 import jmoe.ops.RouterConfig.Selection;
-import jmoe.ops.SingletonExperts.Function;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
@@ -75,7 +74,7 @@ interface PeerContract extends Contract {
                         new SingletonExperts(
                                 Cases.normal(arena, DType.F32, 2, experts, hidden),
                                 Cases.normal(arena, DType.F32, 3, experts, hidden),
-                                Function.GELU);
+                                Activation.of(Activation.Kind.GELU));
                 Tensor x = Cases.normal(arena, DType.F32, 4, tokens, hidden);
                 Tensor y = Tensor.allocate(arena, DType.F32, tokens, hidden);
                 backend().singletonExperts(x, ids, weights, bank, y);
@@ -140,7 +139,8 @@ interface PeerContract extends Contract {
             long experts = (long) keys * keys;
             // Both halves of the bank in one tensor, since numbers take long to draw.
             Tensor both = Cases.normal(arena, DType.F32, 9, experts, hidden);
-            SingletonExperts bank = new SingletonExperts(both, both, Function.GELU);
+            SingletonExperts bank =
+                    new SingletonExperts(both, both, Activation.of(Activation.Kind.GELU));
             Tensor x = Cases.normal(arena, DType.F32, 11, 1, hidden);
             Tensor ids = routing.topkIds().reshape(1, 2L * topK);
             Tensor weights = routing.topkWeights().reshape(1, 2L * topK);

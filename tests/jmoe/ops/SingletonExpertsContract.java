@@ -7,7 +7,6 @@ import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 
 import jmoe.ops.Cases.Case;
 import jmoe.ops.Cases.Pattern;
-import jmoe.ops.SingletonExperts.Function;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
@@ -15,26 +14,33 @@ import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
-import org.junit.jupiter.params.provider.EnumSource;
+import org.junit.jupiter.params.provider.FieldSource;
 import org.junit.jupiter.params.provider.MethodSource;
 
 import java.lang.foreign.Arena;
 import java.util.Arrays;
 import java.util.stream.IntStream;
+import java.util.stream.Stream;
 
 /** {@link Kernels#singletonExperts}. */
 interface SingletonExpertsContract extends Contract {
+    /** What a neuron may make of its sum. */
+    Activation.Kind[] UNGATED =
+            Stream.of(Activation.Kind.values())
+                    .filter(kind -> !Activation.of(kind).gated())
+                    .toArray(Activation.Kind[]::new);
+
     @ParameterizedTest
     @MethodSource("jmoe.ops.Cases#all")
     default void singletonExperts_isWhatTheEquationsSay(Case c) {
         try (Arena arena = Arena.ofConfined()) {
             Routing routing = Cases.routing(arena, c);
             Tensor weights = routing.topkWeights();
-            Function mixed = Function.values()[(int) (c.seed() % 3)];
+            Activation mixed = Activation.of(UNGATED[(int) (c.seed() % UNGATED.length)]);
             Tensor f32 = Cases.normal(arena, DType.F32, c.seed(), c.tokens(), c.hidden());
             Tensor other = Cases.normal(arena, c.dtype(0), c.seed(), c.tokens(), c.hidden());
             Tensor ids = routing.topkIds();
-            SingletonExperts gelu = bank(arena, DType.F32, Function.GELU, c);
+            SingletonExperts gelu = bank(arena, DType.F32, Activation.of(Activation.Kind.GELU), c);
             sum(c.toString(), f32, ids, null, gelu, DType.F32);
             sum(c.toString(), other, ids, weights, bank(arena, c.dtype(1), mixed, c), c.dtype(2));
         }
@@ -42,8 +48,8 @@ interface SingletonExpertsContract extends Contract {
 
     @Tag("broad")
     @ParameterizedTest
-    @EnumSource
-    default void singletonExperts_mixesAllTypes(Function function) {
+    @FieldSource("UNGATED")
+    default void singletonExperts_mixesAllTypes(Activation.Kind kind) {
         // Columns of whole vectors, and more than a chunk of the vector backend.
         Case wide = new Case(3, 5, 4, 2056, 1, Pattern.SOME_NONE);
         Case odd = new Case(3, 5, 4, 37, 1, Pattern.SOME_NONE);
@@ -53,9 +59,9 @@ interface SingletonExpertsContract extends Contract {
                 for (DType from : Cases.FLOATING) {
                     Tensor x = Cases.normal(arena, from, 1, c.tokens(), c.hidden());
                     for (DType type : Cases.FLOATING) {
-                        SingletonExperts experts = bank(arena, type, function, c);
+                        SingletonExperts experts = bank(arena, type, Activation.of(kind), c);
                         Tensor weights = routing.topkWeights();
-                        sum(function + " " + c, x, routing.topkIds(), weights, experts, from);
+                        sum(kind + " " + c, x, routing.topkIds(), weights, experts, from);
                     }
                 }
             }
@@ -65,8 +71,8 @@ interface SingletonExpertsContract extends Contract {
     /** One expert, one column: what comes out is the function itself. */
     @Tag("broad")
     @ParameterizedTest
-    @EnumSource
-    default void singletonExperts_atExtremes_isWhatTheEquationsSay(Function function) {
+    @FieldSource("UNGATED")
+    default void singletonExperts_atExtremes_isWhatTheEquationsSay(Activation.Kind kind) {
         double[] sums = {
             0,
             -0.0,
@@ -97,11 +103,11 @@ interface SingletonExpertsContract extends Contract {
         try (Arena arena = Arena.ofConfined()) {
             Tensor ids = Tensor.allocate(arena, DType.I32, 1, 1);
             Tensor one = tensor(arena, new double[][] {{1}});
-            SingletonExperts experts = new SingletonExperts(one, one, function);
+            SingletonExperts experts = new SingletonExperts(one, one, Activation.of(kind));
             for (double a : sums) {
                 Tensor x = Tensor.allocate(arena, DType.F32, 1, 1);
                 x.setDouble(0, a);
-                sum(function + " of " + a, x, ids, null, experts, DType.F32);
+                sum(kind + " of " + a, x, ids, null, experts, DType.F32);
             }
         }
     }
@@ -122,7 +128,8 @@ interface SingletonExpertsContract extends Contract {
                 weights.setDouble(slot, slot == 2 || slot == 11 ? 0 : 0.5);
             }
             Tensor y = Tensor.allocate(arena, DType.F32, 3, 2);
-            SingletonExperts experts = new SingletonExperts(up, down, Function.RELU);
+            SingletonExperts experts =
+                    new SingletonExperts(up, down, Activation.of(Activation.Kind.RELU));
             backend().singletonExperts(x, ids, weights, experts, y);
             // Token 1 is NaN because its own x is.
             double[] want = {1.5, 15, nan, nan, 15, 21};
@@ -146,7 +153,8 @@ interface SingletonExpertsContract extends Contract {
             try (Arena arena = Arena.ofConfined()) {
                 Routing routing = Cases.routing(arena, c);
                 Tensor x = Cases.normal(arena, type, 1, c.tokens(), c.hidden());
-                SingletonExperts experts = bank(arena, type, Function.GELU, c);
+                SingletonExperts experts =
+                        bank(arena, type, Activation.of(Activation.Kind.GELU), c);
                 Tensor y = Tensor.allocate(arena, DType.F32, x.shape());
                 Tensor ids = routing.topkIds();
                 Tensor weights = routing.topkWeights();
@@ -170,7 +178,8 @@ interface SingletonExpertsContract extends Contract {
             Tensor narrow = Tensor.allocate(arena, DType.F32, 4, 2);
             Tensor half = Tensor.allocate(arena, DType.F16, 4, 3);
             for (Tensor down : new Tensor[] {narrow, half}) {
-                assertThatThrownBy(() -> new SingletonExperts(up, down, Function.GELU))
+                assertThatThrownBy(() ->
+                                new SingletonExperts(up, down, Activation.of(Activation.Kind.GELU)))
                         .isInstanceOf(IllegalArgumentException.class)
                         .hasMessage(
                                 "down: expected F32 [numExperts=4, hidden=3], got "
@@ -179,11 +188,11 @@ interface SingletonExpertsContract extends Contract {
         }
     }
 
-    private static SingletonExperts bank(Arena arena, DType type, Function function, Case c) {
+    private static SingletonExperts bank(Arena arena, DType type, Activation activation, Case c) {
         return new SingletonExperts(
                 Cases.normal(arena, type, c.seed() + 1, c.numExperts(), c.hidden()),
                 Cases.normal(arena, type, c.seed() + 2, c.numExperts(), c.hidden()),
-                function);
+                activation);
     }
 
     private void sum(

@@ -31,7 +31,9 @@ final class SingletonInvocation {
                                 a.get("topkIds"),
                                 a.get("weights"),
                                 new SingletonExperts(
-                                        a.get("up"), a.get("down"), SingletonExperts.Function.GELU),
+                                        a.get("up"),
+                                        a.get("down"),
+                                        Activation.of(Activation.Kind.GELU)),
                                 a.get("y")));
     }
 

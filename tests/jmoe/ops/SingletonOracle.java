@@ -1,6 +1,5 @@
 package jmoe.ops;
 
-import jmoe.ops.SingletonExperts.Function;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
@@ -10,10 +9,10 @@ import java.lang.foreign.Arena;
 
 /**
  * Experts of a single neuron once more, straight from the equations of PEER: {@code y = sum_i w_i
- * function(u_i . x) v_i}, and how far from it a backend that sums in F32 may be.
+ * activation(u_i . x) v_i}, and how far from it a backend that sums in F32 may be.
  */
 final class SingletonOracle {
-    /** Largest slope of GELU, which is above those of the others. */
+    /** Largest slope of GELU, which is above those of the others but the squared one. */
     private static final double SLOPE = 1.13;
 
     /** Dependent roundings from the sum to the neuron. */
@@ -29,6 +28,7 @@ final class SingletonOracle {
             Arena arena, Tensor x, Tensor ids, @Nullable Tensor weights, SingletonExperts experts) {
         int hidden = (int) x.dim(1);
         int slots = (int) ids.dim(1);
+        Activation.Kind kind = experts.activation().kind();
         y = Tensor.allocate(arena, DType.F64, x.shape());
         squares = new double[(int) y.numElements()];
         for (int slot = 0; slot < ids.numElements(); slot++) {
@@ -47,11 +47,11 @@ final class SingletonOracle {
                 sum += term;
                 terms += term * term;
             }
-            double neuron = w * apply(experts.function(), sum);
+            double neuron = w * activated(kind, sum);
             if (neuron == 0) {
                 continue;
             }
-            double rounded = w * SLOPE * Math.sqrt((hidden + ROUNDINGS) * terms);
+            double rounded = w * slope(kind, sum) * Math.sqrt((hidden + ROUNDINGS) * terms);
             for (int h = 0; h < hidden; h++) {
                 double v = experts.down().getDouble(id * hidden + h);
                 int at = token * hidden + h;
@@ -61,12 +61,28 @@ final class SingletonOracle {
         }
     }
 
-    static double apply(Function function, double a) {
-        return switch (function) {
+    private static double activated(Activation.Kind kind, double a) {
+        return switch (kind) {
             case GELU -> a * below(a);
-            case RELU -> a > 0 || Double.isNaN(a) ? a : 0;
+            case GELU_TANH -> {
+                double z = Math.sqrt(2 / Math.PI) * (a + 0.044715 * a * a * a);
+                yield a / (1 + Math.exp(-2 * z));
+            }
             case SILU -> a / (1 + Math.exp(-a));
+            case LINEAR -> a;
+            case RELU -> positive(a);
+            case SQUARED_RELU -> positive(a) * positive(a);
+            default -> throw new IllegalArgumentException(kind + " has a gate");
         };
+    }
+
+    private static double positive(double a) {
+        return a > 0 || Double.isNaN(a) ? a : 0;
+    }
+
+    /** A bound of the slope around a. */
+    private static double slope(Activation.Kind kind, double a) {
+        return kind == Activation.Kind.SQUARED_RELU ? 2 * positive(a) + 1 : SLOPE;
     }
 
     /** The probability of a normal number below a, by the series of its integral from 0. */

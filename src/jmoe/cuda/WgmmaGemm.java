@@ -48,7 +48,7 @@ final class WgmmaGemm {
                 && isAligned(arguments.weight())
                 && (long) arguments.groups() * arguments.columns() <= Integer.MAX_VALUE
                 && (arguments.activation() == null
-                        || arguments.yType() != DType.F32 && stores(arguments.activation()));
+                        || (arguments.yType() != DType.F32 && stores(arguments.activation())));
     }
 
     /** The gelus would take more registers than the accumulators leave. */

@@ -114,21 +114,21 @@ final class RouteCommandTest {
     @Test
     void route_countsDropsOfACapacity() {
         JsonNode load =
-                jmoe("route", "--preset", "switch-base-128", "--tokens", 64, "--json")
+                jmoe("route", "--preset", "switch-base-128", "--tokens", 512, "--json")
                         .json()
                         .get("load")
                         .get(0);
-        // Twice the fair share of half a token each: one.
+        // Twice the fair share of four tokens each.
         long dropped = 0;
         for (int expert = 0; expert < 128; expert++) {
             long asked = load.get("tokens_per_expert").get(expert).asLong();
             assertThat(load.get("kept_per_expert").get(expert).asLong())
-                    .isEqualTo(Math.min(1, asked));
-            dropped += Math.max(0, asked - 1);
+                    .isEqualTo(Math.min(8, asked));
+            dropped += Math.max(0, asked - 8);
         }
         assertThat(dropped).isPositive();
         assertThat(load.get("dropped_slots").asLong()).isEqualTo(dropped);
-        assertThat(load.get("drop_rate").asDouble()).isEqualTo(dropped / 64.0);
+        assertThat(load.get("drop_rate").asDouble()).isEqualTo(dropped / 512.0);
     }
 
     @Test
@@ -275,16 +275,8 @@ final class RouteCommandTest {
     void pictures_explainThemselves() throws IOException {
         Path map = folder.resolve("map.svg");
         Path load = folder.resolve("load.svg");
-        jmoe(
-                        "route",
-                        "--preset",
-                        "switch-c",
-                        "--tokens",
-                        130,
-                        "--heat-map",
-                        map,
-                        "--load-chart",
-                        load)
+        jmoe("route", "--preset", "switch-c", "--tokens", 130, "--heat-map", map).succeeded();
+        jmoe("route", "--preset", "switch-base-128", "--tokens", 512, "--load-chart", load)
                 .succeeded();
         assertThat(Files.readString(map))
                 .contains("<svg", "130 tokens routed by switch-c-2048, random router")

@@ -11,6 +11,7 @@ import java.util.Arrays;
 import java.util.EnumMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 
 /**
  * What passes over batches of one size took.
@@ -60,7 +61,10 @@ record BenchCell(
     static final double SLOW_NANOS = 10e9;
 
     /** What a token's way between the matrix products takes. */
-    private static final Stage[] MOVES = {Stage.ROUTE, Stage.SORT, Stage.PERMUTE, Stage.UNPERMUTE};
+    private static final Set<Stage> ROUTING = Set.of(Stage.SHAPE, Stage.ROUTE, Stage.SORT);
+
+    private static final Set<Stage> MOVES =
+            Set.of(Stage.SHAPE, Stage.ROUTE, Stage.SORT, Stage.PERMUTE, Stage.UNPERMUTE);
 
     /**
      * Warms up and measures; again if others disturbed it, and then keeps the quietest attempt.
@@ -284,11 +288,21 @@ record BenchCell(
         return bytes / medianNanos;
     }
 
-    /**
-     * Share of the layer that is spent on finding and moving rows. Replayed passes take less than
-     * their stages one by one. NaN where these steps are not apart from the others.
-     */
+    /** Share of the layer that is spent on finding and moving rows; NaN as {@link #share}. */
     double movesShare() {
+        return share(MOVES);
+    }
+
+    /** Share from logits to experts in order, which are of the moves; NaN as {@link #share}. */
+    double routingShare() {
+        return share(ROUTING);
+    }
+
+    /**
+     * Share of the layer that stages take. Replayed passes take less than their stages one by one.
+     * NaN where these are not apart from the others.
+     */
+    private double share(Set<Stage> part) {
         if (stageNanos.containsKey(Stage.EXPERTS)) {
             return Double.NaN;
         }
@@ -297,7 +311,7 @@ record BenchCell(
         for (double stage : stageNanos.values()) {
             stages += stage;
         }
-        for (Stage stage : MOVES) {
+        for (Stage stage : part) {
             nanos += stageNanos.getOrDefault(stage, 0.0);
         }
         return nanos / Math.max(medianNanos, stages);

@@ -167,6 +167,7 @@ record BenchSeries(
         cells.forEach(cell -> stages.addAll(cell.stageNanos().keySet()));
         List<String> heading = new ArrayList<>(List.of("tokens"));
         stages.forEach(stage -> heading.add(id(stage)));
+        heading.add("routing");
         heading.add("moves");
         TextTable table = new TextTable("r".repeat(heading.size()), heading.toArray(String[]::new));
         for (BenchCell cell : cells) {
@@ -174,8 +175,8 @@ record BenchSeries(
             for (Stage stage : stages) {
                 row.add(Units.millis(cell.stageNanos().getOrDefault(stage, 0.0)));
             }
-            double moves = cell.movesShare();
-            row.add(Double.isNaN(moves) ? "-" : String.format(Locale.ROOT, "%.1f%%", 100 * moves));
+            row.add(stageShare(cell.routingShare()));
+            row.add(stageShare(cell.movesShare()));
             table.row(row.toArray(String[]::new));
         }
         table.print(screen);
@@ -219,6 +220,10 @@ record BenchSeries(
         }
     }
 
+    private static String stageShare(double share) {
+        return Double.isNaN(share) ? "-" : String.format(Locale.ROOT, "%.1f%%", 100 * share);
+    }
+
     /** For example {@code 63%}; of small shares one digit more. */
     static String percent(double share) {
         return String.format(Locale.ROOT, share < 0.0995 ? "%.1f%%" : "%.0f%%", 100 * share);
@@ -248,6 +253,7 @@ record BenchSeries(
         Map<String, Object> stages = new LinkedHashMap<>();
         cell.stageNanos().forEach((stage, nanos) -> stages.put(id(stage), nanos / 1e6));
         json.put("stages", stages);
+        json.put("routing_share", json(cell.routingShare()));
         json.put("moves_share", json(cell.movesShare()));
         json.put("of_fma", cell.gflops() / ceilings.fmaGflops());
         json.put("of_stream", cell.gbps() / ceilings.streamGbps());

@@ -59,8 +59,10 @@ final class BenchCellTest {
             boolean apart = !cell.stageNanos().containsKey(TimedKernels.Stage.EXPERTS);
             if (apart) {
                 assertThat(cell.movesShare()).isBetween(0.0, 1.0);
+                assertThat(cell.routingShare()).isBetween(0.0, cell.movesShare());
             } else {
                 assertThat(cell.movesShare()).isNaN();
+                assertThat(cell.routingShare()).isNaN();
             }
             assertThat(cell.notFinite()).isZero();
             assertThat(cell.disturbed()).isFalse();

@@ -39,7 +39,13 @@ final class BenchTest {
         String out = outcome.succeeded().out();
         assertThat(out)
                 .contains(SMALLEST, "hidden 1024, 32 experts, top-8", "GFLOP/s multiply-add")
-                .contains("bf16 weights, 101 MB, ", "of FMA", "of stream", "unpermute", "moves")
+                .contains(
+                        "bf16 weights, 101 MB, ",
+                        "of FMA",
+                        "of stream",
+                        "unpermute",
+                        "routing",
+                        "moves")
                 .containsPattern("(?m)^ +1 +(\\* )?\\d")
                 .containsPattern("(?m)^ +3 +(\\* )?\\d")
                 .doesNotContain("not finite", "note");

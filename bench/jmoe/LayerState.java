@@ -144,7 +144,7 @@ public class LayerState {
         check.unpermute(expertRows, routing, y);
     }
 
-    private Tensor batchInput() {
+    Tensor batchInput() {
         return inputs.slice((long) batch * tokens, tokens);
     }
 

@@ -8,22 +8,33 @@ namespace noise {
 
 using portable::Real;
 
-// The first two words of what Philox makes of a counter, as a number between 0 and 1.
-__device__ inline Real uniform(uint64_t seed, uint32_t token, uint32_t expert, uint32_t step, uint32_t place) {
+// The counter that Philox scrambles, and the four random words that it makes of it.
+struct Words {
+    uint32_t at[4];
+};
+
+__device__ inline Words philox(uint64_t seed, Words counter) {
     uint32_t key0 = static_cast<uint32_t>(seed);
     uint32_t key1 = static_cast<uint32_t>(seed >> 32);
+    Words words = counter;
 #pragma unroll 1
     for (int round = 0; round < 10; round++) {
-        uint64_t product0 = static_cast<uint64_t>(0xd2511f53u) * token;
-        uint64_t product1 = static_cast<uint64_t>(0xcd9e8d57u) * step;
-        token = static_cast<uint32_t>(product1 >> 32) ^ expert ^ key0;
-        expert = static_cast<uint32_t>(product1);
-        step = static_cast<uint32_t>(product0 >> 32) ^ place ^ key1;
-        place = static_cast<uint32_t>(product0);
+        uint64_t product0 = static_cast<uint64_t>(0xd2511f53u) * words.at[0];
+        uint64_t product1 = static_cast<uint64_t>(0xcd9e8d57u) * words.at[2];
+        words.at[0] = static_cast<uint32_t>(product1 >> 32) ^ words.at[1] ^ key0;
+        words.at[1] = static_cast<uint32_t>(product1);
+        words.at[2] = static_cast<uint32_t>(product0 >> 32) ^ words.at[3] ^ key1;
+        words.at[3] = static_cast<uint32_t>(product0);
         key0 += 0x9e3779b9u;
         key1 += 0xbb67ae85u;
     }
-    uint64_t bits = static_cast<uint64_t>(token) << 20 | expert >> 12;
+    return words;
+}
+
+// The first two words of what Philox makes of a counter, as a number between 0 and 1.
+__device__ inline Real uniform(uint64_t seed, uint32_t token, uint32_t expert, uint32_t step, uint32_t place) {
+    Words words = philox(seed, {{token, expert, step, place}});
+    uint64_t bits = static_cast<uint64_t>(words.at[0]) << 20 | words.at[1] >> 12;
     return (Real(static_cast<double>(bits)) + 0.5) * 0x1p-52;
 }
 

@@ -14,6 +14,7 @@ import org.jspecify.annotations.Nullable;
 import java.lang.foreign.Arena;
 import java.nio.file.Path;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.Supplier;
 
 /**
  * A Mixture-of-Experts layer: router, experts and shared expert of one layer of a model, without
@@ -64,15 +65,25 @@ public final class MoeLayer implements AutoCloseable {
     }
 
     private MoeLayer(MoeConfig config, MoeWeights weights, Kernels kernels, Arena arena) {
-        this(config, prepare(config, weights, kernels, arena), kernels, arena, false);
+        this(
+                config,
+                prepare(() -> matching(config, weights, kernels, arena), kernels, arena),
+                kernels,
+                arena,
+                false);
+    }
+
+    /** The weights as their rules want them. */
+    private static MoeWeights matching(
+            MoeConfig config, MoeWeights weights, Kernels kernels, Arena arena) {
+        weights.requireMatch(config);
+        return weights.normalised(config, kernels, arena);
     }
 
     /** Frees what it had allocated if the weights do not fit. */
-    private static MoeWeights prepare(
-            MoeConfig config, MoeWeights weights, Kernels kernels, Arena arena) {
+    private static MoeWeights prepare(Supplier<MoeWeights> weights, Kernels kernels, Arena arena) {
         try {
-            weights.requireMatch(config);
-            return weights.prepare(kernels, arena);
+            return weights.get().prepare(kernels, arena);
         } catch (RuntimeException | Error e) {
             arena.close();
             throw e;
@@ -133,9 +144,10 @@ public final class MoeLayer implements AutoCloseable {
         boolean keepsStored = false;
         try (Checkpoint files = Checkpoint.open(checkpoint)) {
             MoeConfig config = files.layer(layer).config();
-            MoeWeights weights = files.load(layer, expertType, kernels, stored, progress);
+            MoeWeights loaded = files.load(layer, expertType, kernels, stored, progress);
+            MoeWeights weights = matching(config, loaded, kernels, stored);
             Arena arena = Arena.ofShared();
-            MoeWeights prepared = prepare(config, weights, kernels, arena);
+            MoeWeights prepared = prepare(() -> weights, kernels, arena);
             keepsStored = prepared.equals(weights);
             if (keepsStored) {
                 arena.close();

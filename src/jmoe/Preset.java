@@ -276,7 +276,8 @@ public record Preset(
                             router.weightOnInput(),
                             router.capacity(),
                             router.tokenType(),
-                            router.logitTransforms()));
+                            router.logitTransforms(),
+                            router.inputTransforms()));
         }
         MoeConfig half =
                 new MoeConfig(

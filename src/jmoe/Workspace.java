@@ -172,8 +172,9 @@ public final class Workspace implements AutoCloseable {
 
     /**
      * Says which step the next passes belong to, in this workspace and in replays of a captured
-     * layer whose workspace this is. Routers whose rule has noise draw another one for each step,
-     * and the same one again for the same step; others do not care. A new workspace is at step 0.
+     * layer whose workspace this is. Routers whose rule has noise or jitter draw another one for
+     * each step, and the same one again for the same step; others do not care. A new workspace is
+     * at step 0.
      *
      * @param step number of the step, as 32 bits without sign
      * @throws IllegalStateException during a forward pass

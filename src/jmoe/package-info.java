@@ -5,7 +5,7 @@
  *
  * <pre>
  * logits        = x router^T                        groupedGemm with one group, always F32
- *                 shaped, if the rule says so       shapeLogits
+ *                 shaped, if the rule says so       shapeLogits; before it jitter, normaliseRows
  * ids, weights  = rule(logits)                      route          [T, K]
  * rowToSlot     = stable argsort(ids)               sortByExpert   a slot is token * K + k
  * rows[r]       = x[rowToSlot[r] / K]               permute        [T K, H], rows of an expert together

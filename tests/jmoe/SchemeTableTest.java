@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import jmoe.ops.Capacity;
 import jmoe.ops.CapacityLimit;
+import jmoe.ops.InputTransform;
 import jmoe.ops.LogitTransform;
 import jmoe.ops.RouterConfig;
 
@@ -35,6 +36,7 @@ final class SchemeTableTest {
                         RouterConfig.Selection.class,
                         RouterConfig.Normalisation.class,
                         LogitTransform.class,
+                        InputTransform.class,
                         Capacity.Overflow.class)) {
             for (Class<?> choice : kind.getPermittedSubclasses()) {
                 choices.add(choice.getSimpleName());

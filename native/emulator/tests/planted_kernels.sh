@@ -99,6 +99,10 @@ check absent_tokens_routed decode_route.cu kernels_decode_route \
     'if (index >= present)' 'if (index > present)'
 check rows_beyond_the_last_written permute.cu kernels_permute \
     'row >= max_rows || row >= *num_rows' 'row >= max_rows || row > *num_rows'
+check factors_of_one_word jitter.cu kernels_jitter \
+    'words.at[j], epsilon' 'words.at[0], epsilon'
+check factors_behind_the_row jitter.cu kernels_jitter \
+    'if (i + j < hidden)' 'if (i < hidden)'
 check stage_read_before_it_is_there grouped_gemm_mma.cu kernels_grouped_gemm_mma \
     'cp_async_wait_group<S::kStages - 2>' 'cp_async_wait_group<S::kStages - 1>'
 check stage_filled_while_it_is_read grouped_gemm_mma.cu kernels_grouped_gemm_mma \

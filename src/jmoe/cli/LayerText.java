@@ -4,6 +4,7 @@ import jmoe.checkpoint.MoeLayerInfo;
 import jmoe.ops.Activation;
 import jmoe.ops.Capacity;
 import jmoe.ops.CapacityLimit;
+import jmoe.ops.InputTransform;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.GroupScore;
@@ -39,6 +40,9 @@ final class LayerText {
         if (router.weightOnInput()) {
             rule.append(", weights multiply the experts' input");
         }
+        for (InputTransform transform : router.inputTransforms()) {
+            rule.append(input(transform));
+        }
         Capacity capacity = router.capacity();
         if (capacity != null) {
             rule.append(", at most ")
@@ -46,6 +50,13 @@ final class LayerText {
                     .append(capacity.numDevices() == 0 ? " per expert" : " per device");
         }
         return rule.toString();
+    }
+
+    private static String input(InputTransform transform) {
+        return switch (transform) {
+            case InputTransform.Jitter j -> ", router input times 1 +- " + number(j.epsilon());
+            case InputTransform.Cosine c -> ", logits are cosines of tokens and experts";
+        };
     }
 
     private static String limit(CapacityLimit limit) {

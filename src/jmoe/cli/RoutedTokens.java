@@ -88,7 +88,8 @@ record RoutedTokens(long tokens, List<OfType> types) {
             Routing dense = dense(tokens, memory, kernels);
             for (int type = 0; type < config.numTokenTypes(); type++) {
                 RouterConfig rule = config.routers().get(type);
-                RouterWeights prepared = weights.get(type).prepare(kernels, backend);
+                RouterWeights own = weights.get(type).normalised(rule, kernels, backend);
+                RouterWeights prepared = own.prepare(kernels, backend);
                 Router router = new Router(rule, prepared, null);
                 Routing routing = Routing.allocate(memory, tokens, rule.topK(), rule.numExperts());
                 route(x, router, tokenTypes, dense, memory, kernels, routing);

@@ -3,6 +3,7 @@ package jmoe.cli;
 import jmoe.ops.Activation;
 import jmoe.ops.Bank;
 import jmoe.ops.ExpertWeights;
+import jmoe.ops.InputTransform;
 import jmoe.ops.Kernels;
 import jmoe.ops.RouteInputs;
 import jmoe.ops.Router;
@@ -107,6 +108,13 @@ final class TimedKernels implements Kernels {
         meter.nanos += Math.round(nanos);
         meter.bytes += touchedBytes;
         meter.flops += operations;
+    }
+
+    /** With the logits: what stands around the router's product. */
+    @Override
+    public void jitter(Tensor x, InputTransform.Jitter jitter, @Nullable Tensor step, Tensor y) {
+        double nanos = kernels.nanos(() -> kernels.jitter(x, jitter, step, y));
+        add(Stage.SHAPE, nanos, x.numBytes() + bytes(step) + y.numBytes(), x.numElements());
     }
 
     @Override
@@ -383,7 +391,8 @@ final class TimedKernels implements Kernels {
 
     @Override
     public void normaliseRows(Tensor x, double factor, double epsilon, Tensor y) {
-        kernels.normaliseRows(x, factor, epsilon, y);
+        double nanos = kernels.nanos(() -> kernels.normaliseRows(x, factor, epsilon, y));
+        add(Stage.SHAPE, nanos, x.numBytes() + y.numBytes(), 3 * x.numElements());
     }
 
     @Override

@@ -7,6 +7,8 @@ import jmoe.ops.Arguments;
 import jmoe.ops.Bank;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.FusedArguments;
+import jmoe.ops.InputArguments;
+import jmoe.ops.InputTransform.Jitter;
 import jmoe.ops.Kernels;
 import jmoe.ops.Replay;
 import jmoe.ops.RouteInputs;
@@ -27,6 +29,7 @@ import java.lang.System.Logger;
 import java.lang.System.Logger.Level;
 import java.lang.foreign.Arena;
 import java.lang.ref.Cleaner;
+import java.util.function.Consumer;
 
 /**
  * The operations on a GPU. Tensors may be on the device or on the host, each independently.
@@ -307,15 +310,27 @@ public final class CudaKernels implements Kernels {
     }
 
     @Override
+    public void jitter(Tensor x, Jitter jitter, @Nullable Tensor step, Tensor y) {
+        context.checkOpen();
+        InputArguments.jitter(x, step, y);
+        computable("jitter", "x", x);
+        queue(on -> rowKernels.queueJitter(on, x, jitter, step, y));
+    }
+
+    /** With operands that the kernels reach. */
+    private void queue(Consumer<Operands> operation) {
+        try (Operands on = operands.open()) {
+            operation.accept(on);
+            on.finish();
+        }
+    }
+
+    @Override
     public void shapeLogits(Tensor logits, RouterConfig config, ShapeInputs inputs) {
         context.checkOpen();
         Arguments.shapeLogits(logits, config, inputs);
-        if (config.logitTransforms().isEmpty()) {
-            return;
-        }
-        try (Operands on = operands.open()) {
-            shapeLogits.queue(on, logits, config, inputs);
-            on.finish();
+        if (!config.logitTransforms().isEmpty()) {
+            queue(on -> shapeLogits.queue(on, logits, config, inputs));
         }
     }
 
@@ -324,10 +339,7 @@ public final class CudaKernels implements Kernels {
         context.checkOpen();
         Arguments.route(logits, config, inputs, routing);
         computable("route", "logits", logits);
-        try (Operands on = operands.open()) {
-            route.queue(on, logits, config, inputs, routing);
-            on.finish();
-        }
+        queue(on -> route.queue(on, logits, config, inputs, routing));
     }
 
     @Override
@@ -432,10 +444,7 @@ public final class CudaKernels implements Kernels {
         Arguments.unpermute(rows, routing, weights, residual, y);
         computable("unpermute", "rows", rows);
         computable("unpermute", residual, y);
-        try (Operands on = operands.open()) {
-            rowKernels.queueUnpermute(on, rows, routing, weights, residual, y);
-            on.finish();
-        }
+        queue(on -> rowKernels.queueUnpermute(on, rows, routing, weights, residual, y));
     }
 
     @Override
@@ -450,10 +459,7 @@ public final class CudaKernels implements Kernels {
         computable("singletonExperts", "x", x);
         computable("singletonExperts", "up", experts.up());
         computable("singletonExperts", "y", y);
-        try (Operands on = operands.open()) {
-            rowKernels.queueSingletonExperts(on, x, topkIds, weights, experts, y);
-            on.finish();
-        }
+        queue(on -> rowKernels.queueSingletonExperts(on, x, topkIds, weights, experts, y));
     }
 
     @Override
@@ -462,10 +468,7 @@ public final class CudaKernels implements Kernels {
         SoftArguments.normaliseRows(x, factor, epsilon, y);
         computable("normaliseRows", "x", x);
         computable("normaliseRows", "y", y);
-        try (Operands on = operands.open()) {
-            softMix.queueNormaliseRows(on, x, factor, epsilon, y);
-            on.finish();
-        }
+        queue(on -> softMix.queueNormaliseRows(on, x, factor, epsilon, y));
     }
 
     @Override
@@ -474,10 +477,7 @@ public final class CudaKernels implements Kernels {
         SoftArguments.softDispatch(x, logits, rows);
         computable("softDispatch", "x", x);
         computable("softDispatch", "rows", rows);
-        try (Operands on = operands.open()) {
-            softMix.queueDispatch(on, x, logits, rows);
-            on.finish();
-        }
+        queue(on -> softMix.queueDispatch(on, x, logits, rows));
     }
 
     @Override
@@ -486,10 +486,7 @@ public final class CudaKernels implements Kernels {
         SoftArguments.softCombine(rows, logits, y);
         computable("softCombine", "rows", rows);
         computable("softCombine", "y", y);
-        try (Operands on = operands.open()) {
-            softMix.queueCombine(on, rows, logits, y);
-            on.finish();
-        }
+        queue(on -> softMix.queueCombine(on, rows, logits, y));
     }
 
     @Override

@@ -28,6 +28,7 @@ final class CudaModule implements AutoCloseable {
     /** The source files. */
     static final List<String> NAMES =
             List.of(
+                    "jitter",
                     "shape_logits",
                     "route",
                     "route_capacity",

@@ -50,9 +50,10 @@ final class DecodeRoute {
                 && !(config.selection() instanceof Selection.ProductKeys);
     }
 
-    /** Whether nothing stands between the product and such a rule. */
+    /** Whether nothing stands in front of the product, or between it and such a rule. */
     private static boolean isFusible(Router router) {
         return isLocal(router.rule())
+                && router.rule().inputTransforms().isEmpty()
                 && router.rule().logitTransforms().isEmpty()
                 && router.weights().expertScale() == null;
     }

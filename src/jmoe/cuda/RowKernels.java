@@ -1,6 +1,7 @@
 package jmoe.cuda;
 
 import jmoe.ops.Activation;
+import jmoe.ops.InputTransform.Jitter;
 import jmoe.ops.Kernels.Residual;
 import jmoe.ops.Routing;
 import jmoe.ops.SingletonExperts;
@@ -8,12 +9,15 @@ import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;
 
-/** The operations that take rows as they come: permute, swiglu, unpermute, singletonExperts. */
+/**
+ * The operations that take rows as they come: jitter, permute, swiglu, unpermute, singletonExperts.
+ */
 final class RowKernels {
     /** Columns that keep a block busy. */
     private static final long MIN_COLUMNS = 1024;
 
     private final CudaContext context;
+    private final CudaModule jitter;
     private final CudaModule permute;
     private final CudaModule swiglu;
     private final CudaModule unpermute;
@@ -21,10 +25,28 @@ final class RowKernels {
 
     RowKernels(CudaContext context) {
         this.context = context;
+        jitter = context.module("jitter");
         permute = context.module("permute");
         swiglu = context.module("swiglu");
         unpermute = context.module("unpermute");
         singletonExperts = context.module("singleton_experts");
+    }
+
+    void queueJitter(Operands on, Tensor x, Jitter transform, @Nullable Tensor step, Tensor y) {
+        int tokens = Launch.int32("tokens", x.dim(0));
+        int hidden = Launch.int32("hidden", x.dim(1));
+        CudaKernel kernel = jitter.kernel(x.dtype(), y.dtype());
+        Launch launch =
+                context.launch()
+                        .of(kernel)
+                        .pointer(on.in(x))
+                        .pointer(on.in(step))
+                        .pointer(on.out(y))
+                        .int32(tokens)
+                        .int32(hidden)
+                        .int64(transform.seed())
+                        .float64(transform.epsilon());
+        run(launch, kernel, tokens, hidden);
     }
 
     void queuePermute(

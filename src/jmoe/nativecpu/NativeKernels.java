@@ -3,6 +3,7 @@ package jmoe.nativecpu;
 import jmoe.ops.Activation;
 import jmoe.ops.Arguments;
 import jmoe.ops.ExpertWeights;
+import jmoe.ops.InputTransform;
 import jmoe.ops.Kernels;
 import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
@@ -59,6 +60,11 @@ public final class NativeKernels implements Kernels {
             rest.close();
             throw e;
         }
+    }
+
+    @Override
+    public void jitter(Tensor x, InputTransform.Jitter jitter, @Nullable Tensor step, Tensor y) {
+        rest.jitter(x, jitter, step, y);
     }
 
     @Override

@@ -39,25 +39,28 @@ final class Composed {
             Tensor scratch,
             Tensor logits,
             Routing routing) {
-        long needed = kernels.routerScratch(x.dtype(), router, routing.tokens());
+        long tokens = routing.tokens();
+        long needed = kernels.routerScratch(x.dtype(), router, tokens);
         FusedArguments.router(x, router, tokenTypes, dense, scratch, needed, logits, routing);
         RouterWeights weights = router.weights();
         Tensor offsets = dense.expertOffsets();
         Tensor gate = router.sharedGate();
         if (gate != null) {
-            Tensor gateLogits = scratch.slice(0, routing.tokens()).reshape(routing.tokens(), 1);
+            Tensor gateLogits = scratch.slice(0, tokens).reshape(tokens, 1);
             kernels.groupedGemm(x, gate, null, offsets, gateLogits);
             kernels.route(gateLogits, SHARED_GATE, RouteInputs.NONE, dense);
         }
-        kernels.groupedGemm(x, weights.weight(), weights.bias(), offsets, logits);
-        shape(kernels, x, router, tokenTypes, offsets, scratch, logits);
+        Pieces pieces = new Pieces(scratch, aligned(DType.F32, logitsElements(router, tokens)));
+        Tensor input = RouterInput.of(kernels, x, router, offsets, pieces);
+        kernels.groupedGemm(input, weights.weight(), weights.bias(), offsets, logits);
+        shape(kernels, input, router, tokenTypes, offsets, scratch, logits);
         RouteInputs inputs = RouteInputs.of(weights, tokenTypes);
         kernels.routeSort(logits, router.rule(), inputs, routing);
     }
 
     private static void shape(
             Kernels kernels,
-            Tensor x,
+            Tensor input,
             Router router,
             @Nullable Tensor tokenTypes,
             Tensor offsets,
@@ -71,14 +74,21 @@ final class Composed {
         if (rule.learnsNoise()) {
             noiseLogits = scratch.slice(0, logits.numElements()).reshape(logits.shape());
             Tensor noiseWeight = Objects.requireNonNull(router.weights().noiseWeight());
-            kernels.groupedGemm(x, noiseWeight, null, offsets, noiseLogits);
+            kernels.groupedGemm(input, noiseWeight, null, offsets, noiseLogits);
         }
         ShapeInputs inputs = new ShapeInputs(tokenTypes, noiseLogits, router.noiseStep());
         kernels.shapeLogits(logits, rule, inputs);
     }
 
-    /** Room for the logits of the gate or, when they are used up, those of the noise. */
     static long routerScratch(Router router, long tokens) {
+        long ofLogits = logitsElements(router, tokens);
+        return router.rule().inputTransforms().isEmpty()
+                ? ofLogits
+                : aligned(DType.F32, ofLogits) + RouterInput.scratchElements(router, tokens);
+    }
+
+    /** Room for the logits of the gate or, when they are used up, those of the noise. */
+    private static long logitsElements(Router router, long tokens) {
         long ofNoise = router.rule().learnsNoise() ? tokens * router.rule().numLogits() : 0;
         return Math.max(router.sharedGate() == null ? 0 : tokens, ofNoise);
     }
@@ -94,7 +104,7 @@ final class Composed {
             Tensor y) {
         long needed = kernels.expertsScratch(rowType, routed, shared);
         FusedArguments.experts(x, routed, shared, residual, rowType, scratch, needed, y);
-        Pieces pieces = new Pieces(scratch);
+        Pieces pieces = new Pieces(scratch, 0);
         Residual rest = residual;
         if (shared != null) {
             Tensor base = shared(kernels, x, shared, residual.addend(), rowType, pieces);
@@ -174,23 +184,24 @@ final class Composed {
     }
 
     /** F32 elements of a piece. */
-    private static long aligned(DType dtype, long elements) {
+    static long aligned(DType dtype, long elements) {
         long words = Math.ceilDiv(dtype.numBytes(elements), (long) Float.BYTES);
         return Math.ceilDiv(words, ALIGNED_ELEMENTS) * ALIGNED_ELEMENTS;
     }
 
     /** Parts of a scratch tensor, one behind the other. */
-    private static final class Pieces {
+    static final class Pieces {
         private final Tensor scratch;
 
         /** F32 elements. */
         private long used;
 
-        private Pieces(Tensor scratch) {
+        private Pieces(Tensor scratch, long used) {
             this.scratch = scratch;
+            this.used = used;
         }
 
-        private Tensor next(DType dtype, long... shape) {
+        Tensor next(DType dtype, long... shape) {
             long elements = 1;
             for (long dim : shape) {
                 elements *= dim;

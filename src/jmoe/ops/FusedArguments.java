@@ -76,7 +76,7 @@ public final class FusedArguments {
         RouterWeights weights = router.weights();
         long tokens = routing.tokens();
         requireDense("dense", dense, tokens);
-        Check.floatMatrix("x", x, "tokens", tokens, "hidden", weights.weight().dim(2));
+        Check.floatMatrix("x", x, "tokens", tokens, "hidden", weights.hidden());
         Check.accessible("weight", weights.weight());
         Tensor bias = weights.bias();
         if (bias != null) {
@@ -94,7 +94,7 @@ public final class FusedArguments {
         put(inputs, "weight", weights.weight());
         put(inputs, "bias", bias);
         put(inputs, "expertOffsets", dense.expertOffsets());
-        noise(router, inputs);
+        besides(router, inputs);
         Tensor gate = router.sharedGate();
         Map<String, Tensor> outputs = new LinkedHashMap<>();
         if (gate != null) {
@@ -110,7 +110,12 @@ public final class FusedArguments {
         disjoint(outputs, inputs);
     }
 
-    private static void noise(Router router, Map<String, Tensor> inputs) {
+    private static void besides(Router router, Map<String, Tensor> inputs) {
+        Tensor projection = router.weights().projection();
+        if (projection != null) {
+            Check.accessible("projection", projection);
+        }
+        put(inputs, "projection", projection);
         Tensor noiseWeight = router.weights().noiseWeight();
         if (noiseWeight != null) {
             Check.accessible("noiseWeight", noiseWeight);

@@ -11,12 +11,12 @@ import java.util.function.LongSupplier;
 import java.util.function.UnaryOperator;
 
 /**
- * The six operations of a MoE layer, {@link #shapeLogits} in front of the first, and what fuses
- * several of them: {@link #gateUpSwiglu}, {@link #router} and {@link #experts}. A layer calls the
- * last two. {@link #singletonExperts} is what PEER has instead of experts with matrices; {@link
- * #softDispatch} and {@link #softCombine} are what Soft-MoE has instead of a choice of experts. A
- * backend is one class that implements the six; the plain loops of {@code jmoe.reference} say what
- * they mean, and every backend is tested against those.
+ * The six operations of a MoE layer, {@link #jitter} and {@link #shapeLogits} in front of the
+ * first, and what fuses several of them: {@link #gateUpSwiglu}, {@link #router} and {@link
+ * #experts}. A layer calls the last two. {@link #singletonExperts} is what PEER has instead of
+ * experts with matrices; {@link #softDispatch} and {@link #softCombine} are what Soft-MoE has
+ * instead of a choice of experts. A backend is one class that implements the six; the plain loops
+ * of {@code jmoe.reference} say what they mean, and every backend is tested against those.
  *
  * <p><b>Common rules.</b> Floating-point arguments may be F32, F16, BF16 (the reference: also F64),
  * each independently; sums are accumulated in at least F32 and rounded once to the output's type.
@@ -35,8 +35,8 @@ import java.util.function.UnaryOperator;
  * <p>Each call gives the same bits when repeated, for any number of threads; a row of the output
  * depends only on the token it belongs to, not on the batch (except in {@link #route} with
  * capacity, product keys or a rule that {@linkplain RouterConfig#choosesByBatch chooses by batch},
- * with noise in {@link #shapeLogits}, and in {@link #softDispatch}). An instance may be used by
- * several threads; calls then run one after the other.
+ * with noise in {@link #jitter} and {@link #shapeLogits}, and in {@link #softDispatch}). An
+ * instance may be used by several threads; calls then run one after the other.
  */
 public interface Kernels extends AutoCloseable {
     /**
@@ -57,6 +57,31 @@ public interface Kernels extends AutoCloseable {
         Check.host("logits", logits);
         inputs.named().forEach(Check::host);
         new LogitShaping(logits, config, inputs, UnaryOperator.identity()).shape(0, logits.dim(0));
+    }
+
+    /**
+     * Multiplies every element by a random factor: {@code y[t,h] = f x[t,h]}, the same bits on
+     * every backend. What {@link InputTransform.Jitter} does to the tokens that a router reads.
+     *
+     * <p>f is made of nothing but the seed, the token's number in the batch, the column and the
+     * step, as is the noise of {@link LogitTransform}: word h mod 4 of what Philox4x32-10 makes of
+     * the counter (t, floor(h / 4), step, 2^32 - 1) gives {@code u = (w + 1/2) / 2^32}, and {@code
+     * f = 1 + epsilon (2 u - 1)}, in double, rounded to F32. The product is rounded once; NaN has
+     * the bits 0x7fc00000.
+     *
+     * @param x in, [tokens, H]
+     * @param jitter in: seed and epsilon
+     * @param step in, I32 [1], as in {@link ShapeInputs}, or null for 0
+     * @param y out, F32 [tokens, H]
+     */
+    default void jitter(Tensor x, InputTransform.Jitter jitter, @Nullable Tensor step, Tensor y) {
+        InputArguments.jitter(x, step, y);
+        Check.host("x", x);
+        if (step != null) {
+            Check.host("step", step);
+        }
+        Check.host("y", y);
+        new Jittering(x, jitter, step, y, UnaryOperator.identity()).jitter(0, x.dim(0));
     }
 
     /**
@@ -357,9 +382,11 @@ public interface Kernels extends AutoCloseable {
 
     /**
      * From tokens to rows, {@link #groupedGemm}, {@link #shapeLogits} and {@link #routeSort} in
-     * one: {@code logits[t] = shape(x[t] weight^T + bias)}, with {@code x[t] noiseWeight^T} for the
+     * one: {@code logits[t] = shape(r[t] weight^T + bias)}, with {@code r[t] noiseWeight^T} for the
      * noise logits; what the rule makes of them, and the order of slots by expert; also {@code
-     * sharedWeights[t] = sigmoid(x[t] sharedGate)}, if there is such a gate.
+     * sharedWeights[t] = sigmoid(x[t] sharedGate)}, if there is such a gate. What is multiplied is
+     * r = x, or in F32 what {@linkplain RouterConfig#inputTransforms transforms} make of it, by
+     * {@link #jitter}, a product with the projection and {@link #normaliseRows}.
      *
      * <p>A backend may have several ways of computing this, whose logits differ in their last
      * places; it chooses by numbers, sizes and types only. Within one way, the bits of a token do
@@ -393,7 +420,8 @@ public interface Kernels extends AutoCloseable {
      * @param x as there
      * @param router as there
      * @param routing as there
-     * @return false if it calls {@link #groupedGemm}, {@link #shapeLogits} and {@link #routeSort}
+     * @return false if it calls {@link #groupedGemm}, {@link #shapeLogits}, {@link #routeSort} and
+     *     what transforms the input
      */
     default boolean fusesRouter(Tensor x, Router router, Routing routing) {
         return false;

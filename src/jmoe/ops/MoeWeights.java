@@ -37,6 +37,27 @@ public record MoeWeights(
     }
 
     /**
+     * Gives embeddings of experts the length 1, where a router's rule has an {@link
+     * InputTransform.Cosine}: to be done once, before {@link #prepare}.
+     *
+     * @param config with the rules
+     * @param kernels the backend; it must not have prepared routers yet
+     * @param arena owner of the new weights
+     * @return this if no rule has a cosine; otherwise weights that share what stays as it is
+     */
+    public MoeWeights normalised(MoeConfig config, Kernels kernels, Arena arena) {
+        List<RouterWeights> unit = new ArrayList<>();
+        for (int type = 0; type < routers.size(); type++) {
+            RouterConfig rule = config.routers().get(type);
+            unit.add(routers.get(type).normalised(rule, kernels, arena));
+        }
+        return unit.equals(routers)
+                ? this
+                : new MoeWeights(
+                        unit, experts, shared, sharedGate, latentIn, latentOut, outputBias);
+    }
+
+    /**
      * Brings all weights to where a backend computes, in the form that it computes with fastest.
      *
      * @param kernels the backend
@@ -75,6 +96,7 @@ public record MoeWeights(
             host |= isHost(router.weight());
             host |= isHost(router.bias()) || isHost(router.selectionBias());
             host |= isHost(router.expertScale()) || isHost(router.noiseWeight());
+            host |= isHost(router.projection());
         }
         return host
                 || isHost(sharedGate)
@@ -87,7 +109,7 @@ public record MoeWeights(
         return tensor != null && !tensor.isDevice();
     }
 
-    private static @Nullable Tensor prepare(@Nullable Tensor weight, Kernels kernels, Arena arena) {
+    static @Nullable Tensor prepare(@Nullable Tensor weight, Kernels kernels, Arena arena) {
         return weight == null ? null : kernels.prepare(weight, arena);
     }
 
@@ -115,8 +137,14 @@ public record MoeWeights(
         for (int type = 0; type < types; type++) {
             RouterConfig router = config.routers().get(type);
             RouterWeights routerWeights = routers.get(type);
-            require("router", routerWeights.weight(), 1, router.numLogits(), hidden);
+            Tensor projection = routerWeights.projection();
+            long inputs = projection == null ? hidden : projection.dim(1);
+            require("router", routerWeights.weight(), 1, router.numLogits(), inputs);
+            if (projection != null) {
+                require("projection", projection, 1, inputs, hidden);
+            }
             routerWeights.requireNoiseFor(router);
+            routerWeights.requireCosineFor(router);
             Tensor bias = routerWeights.selectionBias();
             if (bias != null) {
                 require("selectionBias", bias, router.numExperts());

@@ -10,10 +10,11 @@ import org.jspecify.annotations.Nullable;
  * A router, and the gate of the shared expert, which reads the same tokens.
  *
  * @param rule how logits become experts and weights
- * @param weights how a token becomes logits
+ * @param weights how a token becomes logits; {@linkplain RouterWeights#normalised normalised} if
+ *     they are to be cosines
  * @param sharedGate F32, F16 or BF16 [1, 1, H]: the shared expert's weight is sigmoid(x g); null if
  *     there is no such gate
- * @param noiseStep I32 [1], the step of {@link ShapeInputs}; null for 0
+ * @param noiseStep I32 [1], the step of {@link ShapeInputs} and {@link Kernels#jitter}; null for 0
  */
 public record Router(
         RouterConfig rule,
@@ -32,13 +33,14 @@ public record Router(
                             && sharedGate.dtype() != DType.F64
                             && sharedGate.rank() == 3
                             && sharedGate.numElements() == sharedGate.dim(2)
-                            && sharedGate.dim(2) == hidden(weights);
+                            && sharedGate.dim(2) == weights.hidden();
             if (!usable) {
-                String shape = "[1, 1, hidden=" + hidden(weights) + "]";
+                String shape = "[1, 1, hidden=" + weights.hidden() + "]";
                 throw Check.mismatch("sharedGate", "F32, F16 or BF16 " + shape, sharedGate);
             }
         }
         weights.requireNoiseFor(rule);
+        weights.requireCosineFor(rule);
         if (noiseStep != null) {
             Check.vector("noiseStep", noiseStep, DType.I32, "steps", 1);
         }
@@ -53,9 +55,5 @@ public record Router(
      */
     public Router(RouterConfig rule, RouterWeights weights, @Nullable Tensor sharedGate) {
         this(rule, weights, sharedGate, null);
-    }
-
-    private static long hidden(RouterWeights weights) {
-        return weights.weight().dim(2);
     }
 }

@@ -7,7 +7,8 @@ import java.util.List;
 /**
  * How a token's logits become experts and weights. They are shaped first, by {@link
  * Kernels#shapeLogits}; the steps of {@link Kernels#route} are: score, select, normalise, multiply
- * by {@code factor}, drop or move what exceeds the capacity.
+ * by {@code factor}, drop or move what exceeds the capacity. What the logits are made of may be
+ * transformed too, by {@link Kernels#router}.
  *
  * @param numExperts E: expert ids are 0..E-1; identity experts, if any, have the highest ids
  * @param topK K: experts per token
@@ -22,6 +23,8 @@ import java.util.List;
  *     absent
  * @param logitTransforms what happens to the logits first, in this order: at most {@link
  *     #MAX_TRANSFORMS}, none with product keys
+ * @param inputTransforms what happens to a token before the router multiplies it: at most an {@link
+ *     InputTransform.Jitter} and then an {@link InputTransform.Cosine}
  */
 public record RouterConfig(
         int numExperts,
@@ -33,7 +36,8 @@ public record RouterConfig(
         boolean weightOnInput,
         @Nullable Capacity capacity,
         int tokenType,
-        List<LogitTransform> logitTransforms) {
+        List<LogitTransform> logitTransforms,
+        List<InputTransform> inputTransforms) {
     /** The {@link #tokenType} of a router that serves every token. */
     public static final int ALL_TOKENS = -1;
 
@@ -73,6 +77,45 @@ public record RouterConfig(
                 weightOnInput,
                 capacity,
                 tokenType,
+                List.of());
+    }
+
+    /**
+     * A rule for tokens as they are.
+     *
+     * @param numExperts as {@link #numExperts}
+     * @param topK as {@link #topK}
+     * @param score as {@link #score}
+     * @param selection as {@link #selection}
+     * @param normalisation as {@link #normalisation}
+     * @param factor as {@link #factor}
+     * @param weightOnInput as {@link #weightOnInput}
+     * @param capacity as {@link #capacity}
+     * @param tokenType as {@link #tokenType}
+     * @param logitTransforms as {@link #logitTransforms}
+     */
+    public RouterConfig(
+            int numExperts,
+            int topK,
+            Score score,
+            Selection selection,
+            Normalisation normalisation,
+            double factor,
+            boolean weightOnInput,
+            @Nullable Capacity capacity,
+            int tokenType,
+            List<LogitTransform> logitTransforms) {
+        this(
+                numExperts,
+                topK,
+                score,
+                selection,
+                normalisation,
+                factor,
+                weightOnInput,
+                capacity,
+                tokenType,
+                logitTransforms,
                 List.of());
     }
 
@@ -380,25 +423,9 @@ public record RouterConfig(
         }
         SelectionChecks.require(numExperts, topK, score, selection, normalisation, capacity);
         logitTransforms = List.copyOf(logitTransforms);
-        checkTransforms(logitTransforms, selection);
-    }
-
-    private static void checkTransforms(List<LogitTransform> transforms, Selection selection) {
-        require(
-                transforms.size() <= MAX_TRANSFORMS,
-                "logitTransforms",
-                "at most " + MAX_TRANSFORMS,
-                transforms.size());
-        require(
-                transforms.isEmpty() || !(selection instanceof Selection.ProductKeys),
-                "logitTransforms",
-                "none with product keys, whose experts have no logits of their own",
-                transforms);
-        int learned = 0;
-        for (LogitTransform transform : transforms) {
-            learned += transform instanceof LogitTransform.LearnedNoise ? 1 : 0;
-        }
-        require(learned <= 1, "logitTransforms", "at most one LearnedNoise", transforms);
+        TransformChecks.logits(logitTransforms, selection);
+        inputTransforms = List.copyOf(inputTransforms);
+        TransformChecks.inputs(inputTransforms, selection);
     }
 
     static void requireAtLeast0(String name, double value) {
@@ -450,6 +477,28 @@ public record RouterConfig(
                 weightOnInput,
                 capacity,
                 tokenType,
+                transforms,
+                inputTransforms);
+    }
+
+    /**
+     * This rule with other transforms of the input.
+     *
+     * @param transforms as {@link #inputTransforms}
+     * @return a copy
+     */
+    public RouterConfig withInputTransforms(List<InputTransform> transforms) {
+        return new RouterConfig(
+                numExperts,
+                topK,
+                score,
+                selection,
+                normalisation,
+                factor,
+                weightOnInput,
+                capacity,
+                tokenType,
+                logitTransforms,
                 transforms);
     }
 

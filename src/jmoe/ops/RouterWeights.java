@@ -13,19 +13,23 @@ import java.util.Arrays;
  * The linear layer of a router, in the type it was trained in, whatever that of the experts:
  * routing decisions must not depend on how experts are stored.
  *
- * @param weight F32, F16 or BF16 [1, numLogits, H], one group of a grouped GEMM
+ * @param weight F32, F16 or BF16 [1, numLogits, H], one group of a grouped GEMM; [1, numLogits, P]
+ *     behind a projection
  * @param bias F32 [1, numLogits], added to the logits, or null
  * @param selectionBias F32 [numExperts], added to the scores for the selection only, or null
  * @param expertScale F32 [numExperts], multiplies the weights of the selected experts, or null
- * @param noiseWeight F32, F16 or BF16 [1, numLogits, H], makes the noise logits of {@link
+ * @param noiseWeight F32, F16 or BF16 of the shape of weight, makes the noise logits of {@link
  *     LogitTransform.LearnedNoise}; or null
+ * @param projection F32, F16 or BF16 [1, P, H], which {@link InputTransform.Cosine} multiplies
+ *     tokens by; or null
  */
 public record RouterWeights(
         Tensor weight,
         @Nullable Tensor bias,
         @Nullable Tensor selectionBias,
         @Nullable Tensor expertScale,
-        @Nullable Tensor noiseWeight) {
+        @Nullable Tensor noiseWeight,
+        @Nullable Tensor projection) {
     /** Checks types and shapes against each other. */
     public RouterWeights {
         boolean usable = weight.dtype().isFloating() && weight.dtype() != DType.F64;
@@ -43,6 +47,32 @@ public record RouterWeights(
                         "noiseWeight", "F32, F16 or BF16 " + shape + " as weight", noiseWeight);
             }
         }
+        if (projection != null) {
+            boolean floating = projection.dtype().isFloating() && projection.dtype() != DType.F64;
+            boolean matrix = projection.rank() == 3 && projection.dim(0) == 1;
+            if (!floating || !matrix || projection.dim(1) != weight.dim(2)) {
+                throw Check.mismatch(
+                        "projection",
+                        "F32, F16 or BF16 [1, " + weight.dim(2) + " as inputs of weight, hidden]",
+                        projection);
+            }
+        }
+    }
+
+    /** H, of the tokens that are routed. */
+    long hidden() {
+        return projection == null ? weight.dim(2) : projection.dim(2);
+    }
+
+    /** Refuses a projection that the rule would leave out. */
+    void requireCosineFor(RouterConfig rule) {
+        if (projection != null && RouterInput.cosine(rule) == null) {
+            throw new IllegalArgumentException(
+                    "projection: expected none because the rule has no Cosine, got "
+                            + projection.describe()
+                            + "; add the transform to the rule, or leave the projection out of"
+                            + " RouterWeights");
+        }
     }
 
     /** Refuses a rule that needs more than there is. */
@@ -57,6 +87,24 @@ public record RouterWeights(
     }
 
     /**
+     * A router that reads tokens without a projection.
+     *
+     * @param weight as {@link #weight}
+     * @param bias as {@link #bias}
+     * @param selectionBias as {@link #selectionBias}
+     * @param expertScale as {@link #expertScale}
+     * @param noiseWeight as {@link #noiseWeight}
+     */
+    public RouterWeights(
+            Tensor weight,
+            @Nullable Tensor bias,
+            @Nullable Tensor selectionBias,
+            @Nullable Tensor expertScale,
+            @Nullable Tensor noiseWeight) {
+        this(weight, bias, selectionBias, expertScale, noiseWeight, null);
+    }
+
+    /**
      * A router that scales no expert and learns no noise.
      *
      * @param weight as {@link #weight}
@@ -65,6 +113,42 @@ public record RouterWeights(
      */
     public RouterWeights(Tensor weight, @Nullable Tensor bias, @Nullable Tensor selectionBias) {
         this(weight, bias, selectionBias, null, null);
+    }
+
+    /**
+     * Gives the rows of the weight the length 1, where the rule has an {@link
+     * InputTransform.Cosine}: to be done once, before {@link #prepare}.
+     *
+     * @param rule of the router
+     * @param kernels the backend; it must not have prepared the weight yet
+     * @param arena owner of the new weight, which is F32 and where the old one is
+     * @return this if the rule has no cosine
+     */
+    public RouterWeights normalised(RouterConfig rule, Kernels kernels, Arena arena) {
+        InputTransform.Cosine cosine = RouterInput.cosine(rule);
+        if (cosine == null) {
+            return this;
+        }
+        if (weight.layout() != null) {
+            throw new IllegalArgumentException(
+                    "weight: expected row-major elements because the rule has a Cosine, got "
+                            + weight.describe()
+                            + " in the form of a backend; normalise the router before it is"
+                            + " prepared");
+        }
+        long[] shape = {weight.dim(1), weight.dim(2)};
+        Tensor unit =
+                weight.isDevice()
+                        ? kernels.allocate(arena, DType.F32, shape)
+                        : Tensor.allocate(arena, DType.F32, shape);
+        kernels.normaliseRows(weight.reshape(shape), 1, cosine.epsilon(), unit);
+        return new RouterWeights(
+                unit.reshape(weight.shape()),
+                bias,
+                selectionBias,
+                expertScale,
+                noiseWeight,
+                projection);
     }
 
     /**
@@ -81,6 +165,7 @@ public record RouterWeights(
                 MoeWeights.copy(bias, kernels, arena),
                 MoeWeights.copy(selectionBias, kernels, arena),
                 MoeWeights.copy(expertScale, kernels, arena),
-                noiseWeight == null ? null : kernels.prepare(noiseWeight, arena));
+                MoeWeights.prepare(noiseWeight, kernels, arena),
+                MoeWeights.prepare(projection, kernels, arena));
     }
 }

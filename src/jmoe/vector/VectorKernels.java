@@ -3,6 +3,8 @@ package jmoe.vector;
 import jmoe.ops.Activation;
 import jmoe.ops.Arguments;
 import jmoe.ops.ExpertWeights;
+import jmoe.ops.InputArguments;
+import jmoe.ops.InputTransform;
 import jmoe.ops.Kernels;
 import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
@@ -30,6 +32,7 @@ public final class VectorKernels implements Kernels {
     private static final String NAME = "the vector backend";
 
     private final Workers workers;
+    private final Jitter jitter;
     private final ShapeLogits shapeLogits;
     private final Route route;
     private final Permute permute;
@@ -58,6 +61,7 @@ public final class VectorKernels implements Kernels {
         this.workers = workers;
         try {
             Chunks chunks = new Chunks(workers);
+            jitter = new Jitter(workers);
             shapeLogits = new ShapeLogits(workers);
             route = new Route(workers);
             permute = new Permute(workers, chunks);
@@ -80,6 +84,16 @@ public final class VectorKernels implements Kernels {
      */
     public static int vectorBits() {
         return Lanes.FLOATS.vectorBitSize();
+    }
+
+    @Override
+    public void jitter(Tensor x, InputTransform.Jitter transform, @Nullable Tensor step, Tensor y) {
+        workers.checkOpen();
+        InputArguments.jitter(x, step, y);
+        computable("jitter", "x", x);
+        host("step", step);
+        host("y", y);
+        workers.exclusively(() -> jitter.jitter(x, transform, step, y));
     }
 
     @Override

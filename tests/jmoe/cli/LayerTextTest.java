@@ -3,9 +3,15 @@ package jmoe.cli;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import jmoe.checkpoint.Checkpoint;
+import jmoe.ops.InputTransform;
+import jmoe.ops.MoeConfig;
+import jmoe.ops.RouterConfig;
 
+import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+
+import java.util.List;
 
 final class LayerTextTest {
     @ParameterizedTest
@@ -29,6 +35,37 @@ final class LayerTextTest {
     void rule_isInWords(String checkpoint, String words) {
         try (Checkpoint files = Checkpoint.open(Commands.GOLDEN.resolve(checkpoint))) {
             assertThat(LayerText.rule(files.layers().getFirst())).contains(words);
+        }
+    }
+
+    @Test
+    void rule_saysWhatTheRouterReads() {
+        try (Checkpoint files = Checkpoint.open(Commands.GOLDEN.resolve("mixtral-0"))) {
+            MoeConfig config = files.layers().getFirst().config();
+            RouterConfig router =
+                    config.routers()
+                            .getFirst()
+                            .withInputTransforms(
+                                    List.of(
+                                            new InputTransform.Jitter(1, 0.01),
+                                            new InputTransform.Cosine(0)));
+            MoeConfig transformed =
+                    new MoeConfig(
+                            config.family(),
+                            config.hidden(),
+                            config.expertHidden(),
+                            config.numExperts(),
+                            0,
+                            config.activation(),
+                            List.of(router),
+                            config.intermediates(),
+                            0,
+                            false,
+                            1);
+            assertThat(LayerText.rule(transformed, false))
+                    .endsWith(
+                            "renormalised, router input times 1 +- 0.01, logits are cosines of"
+                                    + " tokens and experts");
         }
     }
 

@@ -7,6 +7,7 @@ import jmoe.cli.TimedKernels.Stage;
 import jmoe.ops.Activation;
 import jmoe.ops.Bank;
 import jmoe.ops.ExpertWeights;
+import jmoe.ops.InputTransform;
 import jmoe.ops.Kernels;
 import jmoe.ops.Kernels.Residual;
 import jmoe.ops.LogitTransform;
@@ -87,6 +88,17 @@ final class TimedKernelsTest {
         ShapeInputs inputs = new ShapeInputs(null, f32(TOKENS, EXPERTS), null);
         kernels.shapeLogits(f32(TOKENS, EXPERTS), rule, inputs);
         assertMeter(Stage.SHAPE, 4 * 3 * TOKENS * EXPERTS, 0);
+    }
+
+    @Test
+    void jitterAndNormaliseRows_countInputAndResult() {
+        Tensor x = Tensor.allocate(arena, DType.BF16, TOKENS, HIDDEN);
+        InputTransform.Jitter jitter = new InputTransform.Jitter(1, 0.01);
+        kernels.jitter(x, jitter, null, f32(TOKENS, HIDDEN));
+        assertMeter(Stage.SHAPE, TOKENS * HIDDEN * (2 + 4), TOKENS * HIDDEN);
+        kernels.reset();
+        kernels.normaliseRows(x, 1, 0, f32(TOKENS, HIDDEN));
+        assertMeter(Stage.SHAPE, TOKENS * HIDDEN * (2 + 4), 3 * TOKENS * HIDDEN);
     }
 
     @Test

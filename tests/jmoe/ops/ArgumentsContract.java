@@ -357,6 +357,7 @@ interface ArgumentsContract extends Contract {
             case "sharedGate" -> "(sharedGate|weight)";
             case "logits" -> "(logits|y)";
             case "noiseWeight" -> "(noiseWeight|weight)";
+            case "projection" -> "(projection|weight)";
             case "noiseStep" -> "(noiseStep|step)";
             default -> name;
         };

@@ -59,7 +59,9 @@ record Invocation(String op, Map<String, Tensor> inputs, Map<String, Tensor> out
                 FusedInvocation.router(c, memory),
                 FusedInvocation.experts(c, memory),
                 NoisyInvocation.shapeLogits(c, memory),
-                NoisyInvocation.router(c, memory));
+                NoisyInvocation.router(c, memory),
+                RouterInputInvocation.jitter(c, memory),
+                RouterInputInvocation.router(c, memory));
     }
 
     /** Every operation on one case in plain memory. */

@@ -23,6 +23,7 @@ public abstract class KernelsContract extends TestedBackend
                 CapacityContract,
                 RouteRulesContract,
                 ShapeLogitsContract,
+                RouterInputContract,
                 RouteScoreContract,
                 RouteRareContract,
                 RareRulesContract,

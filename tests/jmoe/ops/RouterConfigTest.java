@@ -92,6 +92,52 @@ class RouterConfigTest {
     }
 
     @Test
+    void rules_refuseInputsThatTheyCannotHave() {
+        InputTransform jitter = new InputTransform.Jitter(1, 0.01);
+        InputTransform cosine = new InputTransform.Cosine(0);
+        RouterConfig plain = RouterConfig.softmaxTopK(4, 1, true);
+        assertThat(plain.inputTransforms()).isEmpty();
+        LogitTransform cap = new LogitTransform.Cap(1);
+        RouterConfig both =
+                plain.withInputTransforms(List.of(jitter, cosine))
+                        .withLogitTransforms(List.of(cap));
+        assertThat(both.inputTransforms()).containsExactly(jitter, cosine);
+        assertThat(both.withInputTransforms(List.of()).logitTransforms()).containsExactly(cap);
+        String order = "at most a Jitter and then a Cosine";
+        for (List<InputTransform> wrong :
+                List.of(
+                        List.of(cosine, jitter),
+                        List.of(jitter, jitter),
+                        List.of(cosine, cosine),
+                        List.of(jitter, cosine, cosine))) {
+            assertRefused(() -> plain.withInputTransforms(wrong), "inputTransforms", order, wrong);
+        }
+        RouterConfig keys = config(4, 2, new Selection.ProductKeys(2), 1, null);
+        assertThat(keys.withInputTransforms(List.of(jitter)).inputTransforms()).hasSize(1);
+        assertRefused(
+                () -> keys.withInputTransforms(List.of(cosine)),
+                "inputTransforms",
+                "no Cosine with product keys, whose logits are sums",
+                List.of(cosine));
+        RouterConfig hash = config(4, 2, new Selection.Hash(), 1, null);
+        assertRefused(
+                () -> hash.withInputTransforms(List.of(jitter)),
+                "inputTransforms",
+                "none with a hash, which reads no input",
+                List.of(jitter));
+    }
+
+    @Test
+    void inputTransforms_refuseNumbersThatAreNone() {
+        for (double wrong : new double[] {-0.1, Double.NaN, 1 / 0.0}) {
+            assertRefused(() -> new InputTransform.Jitter(1, wrong), "epsilon", "0 to 1", wrong);
+            String atLeast0 = "a finite number of at least 0";
+            assertRefused(() -> new InputTransform.Cosine(wrong), "epsilon", atLeast0, wrong);
+        }
+        assertRefused(() -> new InputTransform.Jitter(1, 1.01), "epsilon", "0 to 1", 1.01);
+    }
+
+    @Test
     void records_refuseCountsThatAreTooSmall() {
         assertRefused(() -> new Selection.ProductKeys(-2), "numKeys", "at least 1", -2);
         assertRefused(() -> new Selection.ProductKeys(0), "numKeys", "at least 1", 0);

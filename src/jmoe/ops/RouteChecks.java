@@ -39,7 +39,22 @@ final class RouteChecks {
                                 + active);
             }
         }
+        protectedTokens(config, inputs, tokens);
         hash(config, inputs, tokens);
+    }
+
+    private static void protectedTokens(RouterConfig config, RouteInputs inputs, long tokens) {
+        Tensor protectedTokens = inputs.protectedTokens();
+        if (protectedTokens == null) {
+            return;
+        }
+        Check.vector("protectedTokens", protectedTokens, DType.I32, "tokens", tokens);
+        if (config.capacity() == null) {
+            throw new IllegalArgumentException(
+                    "protectedTokens: expected none without a capacity, which alone drops tokens,"
+                            + " got "
+                            + protectedTokens);
+        }
     }
 
     private static void hash(RouterConfig config, RouteInputs inputs, long tokens) {

@@ -54,6 +54,7 @@ final class DecodeRoute {
     private static boolean isFusible(Router router) {
         return isLocal(router.rule())
                 && router.rule().logitTransforms().isEmpty()
+                && router.activeExperts() == null
                 && router.weights().expertScale() == null;
     }
 

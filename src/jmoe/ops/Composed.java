@@ -34,13 +34,13 @@ final class Composed {
             Kernels kernels,
             Tensor x,
             Router router,
-            @Nullable Tensor tokenTypes,
+            TokenInputs tokens,
             Routing dense,
             Tensor scratch,
             Tensor logits,
             Routing routing) {
         long needed = kernels.routerScratch(x.dtype(), router, routing.tokens());
-        FusedArguments.router(x, router, tokenTypes, dense, scratch, needed, logits, routing);
+        FusedArguments.router(x, router, tokens, dense, scratch, needed, logits, routing);
         RouterWeights weights = router.weights();
         Tensor offsets = dense.expertOffsets();
         Tensor gate = router.sharedGate();
@@ -49,10 +49,12 @@ final class Composed {
             kernels.groupedGemm(x, gate, null, offsets, gateLogits);
             kernels.route(gateLogits, SHARED_GATE, RouteInputs.NONE, dense);
         }
-        kernels.groupedGemm(x, weights.weight(), weights.bias(), offsets, logits);
-        shape(kernels, x, router, tokenTypes, offsets, scratch, logits);
-        RouteInputs inputs = RouteInputs.of(weights, tokenTypes);
-        kernels.routeSort(logits, router.rule(), inputs, routing);
+        // A hash has no logits.
+        if (logits.numElements() > 0) {
+            kernels.groupedGemm(x, weights.weight(), weights.bias(), offsets, logits);
+            shape(kernels, x, router, tokens.tokenTypes(), offsets, scratch, logits);
+        }
+        kernels.routeSort(logits, router.rule(), RouteInputs.of(router, tokens), routing);
     }
 
     private static void shape(

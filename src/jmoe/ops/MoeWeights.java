@@ -75,6 +75,7 @@ public record MoeWeights(
             host |= isHost(router.weight());
             host |= isHost(router.bias()) || isHost(router.selectionBias());
             host |= isHost(router.expertScale()) || isHost(router.noiseWeight());
+            host |= isHost(router.hashTable());
         }
         return host
                 || isHost(sharedGate)
@@ -117,6 +118,7 @@ public record MoeWeights(
             RouterWeights routerWeights = routers.get(type);
             require("router", routerWeights.weight(), 1, router.numLogits(), hidden);
             routerWeights.requireNoiseFor(router);
+            routerWeights.requireTableOf(router);
             Tensor bias = routerWeights.selectionBias();
             if (bias != null) {
                 require("selectionBias", bias, router.numExperts());

@@ -142,16 +142,22 @@ public record RouteInputs(
     }
 
     /**
-     * What a router's weights and its tokens say.
+     * What a router and its tokens say.
      *
-     * @param weights the router
-     * @param tokenTypes as {@link #tokenTypes}
-     * @return what {@link Kernels#route} reads of them
+     * @param router weights, and which experts are active
+     * @param tokens what is known of them
+     * @return what {@link Kernels#route} reads of both
      */
-    public static RouteInputs of(RouterWeights weights, @Nullable Tensor tokenTypes) {
-        return NONE.withSelectionBias(weights.selectionBias())
-                .withTokenTypes(tokenTypes)
-                .withExpertScale(weights.expertScale());
+    public static RouteInputs of(Router router, TokenInputs tokens) {
+        RouterWeights weights = router.weights();
+        return new RouteInputs(
+                weights.selectionBias(),
+                tokens.tokenTypes(),
+                weights.expertScale(),
+                router.activeExperts(),
+                tokens.tokenIds(),
+                weights.hashTable(),
+                tokens.protectedTokens());
     }
 
     /**

@@ -1,11 +1,13 @@
 // At most limit slots per queue, of an expert or of a device: the k-th choices of all tokens queue behind all earlier choices,
 // or all slots by weight; what comes later goes elsewhere or gets weight 0
 //
-// Shapes    best_scores, order [tokens]; topkIds, topkWeights, asks, keys, placed [tokens, topK]; ranked [tokens, num_ranked];
-//           used [queues]. Where slots queue by weight, order and drop are given slots for tokens, and a topK of 1.
+// Shapes    best_scores, order, protected_tokens [tokens]; topkIds, topkWeights, asks, keys, placed [tokens, topK]; ranked
+//           [tokens, num_ranked]; used [queues]. Where slots queue by weight, order and drop are given slots for tokens, and a
+//           topK of 1.
 // Grid      order, ask, normalise: ceil(tokens / items_per_block); drop: one block per queue; move: one block.
 // Numerics  comparisons and integers; weights in F64, rounded once.
-// Requires  order null if tokens queue by position; ranked null if slots move to neighbours.
+// Requires  order null if tokens queue by position; ranked null if slots move to neighbours; protected_tokens null if there are
+//           none.
 // Adjoint   none: what is dropped has no gradient.
 //
 // order ranks each token by counting those before it, drop reads all ids once per expert: quadratic in the tokens and linear
@@ -45,6 +47,11 @@ __device__ int count_before(bool yes, int* warp_counts, int* total) {
     __syncthreads();
     *total = all;
     return before;
+}
+
+// How a slot asks that has a place in a queue whatever the limit.
+__device__ __forceinline__ int protected_in(int queue) {
+    return -2 - queue;
 }
 
 // What comes at a place of the queues of all slots.
@@ -155,13 +162,20 @@ JMOE_EXPORT(route_capacity_order, kThreads, kThreads, 0);
 
 extern "C" __global__ void __launch_bounds__(kDropThreads, 1)
     route_capacity_drop(const int* __restrict__ topk_ids, const int* __restrict__ order, float* __restrict__ topk_weights,
-                        int tokens, int top_k, int num_experts, long long limit) {
+                        int tokens, int top_k, int num_experts, int protects, long long limit) {
     JMOE_SHARED(int, warp_counts, [kDropWarps]);
     int expert = static_cast<int>(blockIdx.x);
     if (expert >= num_experts) {
         return;
     }
     long long queued = 0;
+    long long slots = static_cast<long long>(tokens) * top_k;
+    for (long long base = 0; protects != 0 && base < slots; base += kDropThreads) {
+        long long slot = base + threadIdx.x;
+        int total;
+        count_before(slot < slots && topk_ids[slot] == protected_in(expert), warp_counts, &total);
+        queued += total;
+    }
     for (int k = 0; k < top_k; k++) {
         for (long long base = 0; base < tokens; base += kDropThreads * kDropBatch) {
             // Loads of several tokens are in flight together.
@@ -208,10 +222,11 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 }
 JMOE_EXPORT(route_capacity_normalise, kThreads, kThreads, 0);
 
-// Which queue each slot asks, -1 for none: random routing leaves out some, with weight 0. keys are the weights that slots have
+// Which queue each slot asks, -1 for none: random routing leaves out some, with weight 0. Protected ones say that they are. keys are the weights that slots have
 // if nothing is dropped, or null; placed is set to 1, unless null.
 extern "C" __global__ void __launch_bounds__(kThreads)
-    route_capacity_ask(const int* __restrict__ topk_ids, float* __restrict__ topk_weights, int* __restrict__ asks,
+    route_capacity_ask(const int* __restrict__ topk_ids, float* __restrict__ topk_weights,
+                       const int* __restrict__ protected_tokens, int* __restrict__ asks,
                        float* __restrict__ keys, float* __restrict__ placed, int tokens, int experts_per_queue,
                        long long seed, double threshold, RouteRule rule) {
     long long token = static_cast<long long>(blockIdx.x) * kThreads + threadIdx.x;
@@ -227,6 +242,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     }
     double divisor = rule.normalise_later ? route_rule::divisor(rule, terms) : 1.0;
     double factor = rule.normalise_later ? rule.factor : 1.0;
+    bool is_protected = protected_tokens != nullptr && protected_tokens[token] != 0;
     for (long long slot = first; slot < first + rule.top_k; slot++) {
         double weight = topk_weights[slot];
         if (keys != nullptr) {
@@ -238,11 +254,12 @@ extern "C" __global__ void __launch_bounds__(kThreads)
         int id = topk_ids[slot];
         bool asked = id >= 0;
         // A threshold of 0 stands for none.
-        if (asked && slot > first && threshold > 0.0 && split_mix::uniform(seed, slot) * threshold >= weight / sum) {
+        if (asked && !is_protected && slot > first && threshold > 0.0 && split_mix::uniform(seed, slot) * threshold >= weight / sum) {
             asked = false;
             topk_weights[slot] = 0.0f;
         }
-        asks[slot] = asked ? id / experts_per_queue : -1;
+        int queue = id / experts_per_queue;
+        asks[slot] = !asked ? -1 : is_protected ? protected_in(queue) : queue;
     }
 }
 JMOE_EXPORT(route_capacity_ask, kThreads, kThreads, 0);
@@ -261,8 +278,8 @@ extern "C" __global__ void __launch_bounds__(kDropThreads, 1)
     }
     __syncthreads();
     for (int slot = threadIdx.x; slot < slots; slot += kDropThreads) {
-        if (asks[slot] >= 0 && placed[slot] != 0.0f) {
-            atomicAdd(used + asks[slot], 1);
+        if (asks[slot] != -1 && placed[slot] != 0.0f) {
+            atomicAdd(used + (asks[slot] >= 0 ? asks[slot] : protected_in(asks[slot])), 1);
         }
     }
     __syncthreads();

@@ -7,8 +7,11 @@ import jmoe.ops.MoeWeights;
 import jmoe.ops.Replay;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.TokenInputs;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
+
+import org.jspecify.annotations.Nullable;
 
 import java.lang.foreign.Arena;
 import java.util.HashMap;
@@ -46,6 +49,15 @@ public final class CapturedLayer implements AutoCloseable {
     private final Tensor x;
     private final Tensor y;
     private final Tensor tokenTypes;
+
+    /** Null if no router reads them. */
+    private final @Nullable Tensor tokenIds;
+
+    /** Null as long as nobody asks for them. */
+    private @Nullable Tensor protectedTokens;
+
+    /** Whether what is captured reads which experts are active. */
+    private boolean choosesExperts;
 
     /**
      * What the pass reads: the types of the tokens that there are, -1 for the others. With several
@@ -90,6 +102,10 @@ public final class CapturedLayer implements AutoCloseable {
             x = kernels.allocate(arena, type, maxTokens, config.hidden());
             y = kernels.allocate(arena, type, maxTokens, config.hidden());
             tokenTypes = kernels.allocate(arena, DType.I32, maxTokens);
+            tokenIds =
+                    LayerArguments.readsIds(config)
+                            ? kernels.allocate(arena, DType.I32, maxTokens)
+                            : null;
             offsets = kernels.allocate(arena, DType.I32, 2);
             hasTypes = config.numTokenTypes() > 1;
             types =
@@ -97,6 +113,9 @@ public final class CapturedLayer implements AutoCloseable {
                             ? own.intermediates().tokenTypes()
                             : kernels.allocate(arena, DType.I32, maxTokens);
             kernels.fill(tokenTypes, 0);
+            if (tokenIds != null) {
+                kernels.fill(tokenIds, 0);
+            }
             kernels.fill(offsets, 0);
             if (!couplesTokens) {
                 replays.put(maxTokens, capture(maxTokens));
@@ -121,13 +140,27 @@ public final class CapturedLayer implements AutoCloseable {
     private Replay capture(long tokens) {
         Intermediates on = workspace.intermediates();
         ForwardPass pass = new ForwardPass(config, weights, kernels, on, on.dense(tokens, offsets));
-        Tensor ofTokens = types.slice(0, tokens);
+        TokenInputs ofTokens =
+                new TokenInputs(
+                        types.slice(0, tokens),
+                        first(tokenIds, tokens),
+                        first(protectedTokens, tokens));
         Tensor input = x.slice(0, tokens);
         Tensor output = y.slice(0, tokens);
         // Kernels and their scratch are there once they have run, and without tokens that is quick.
         prepare(0);
         pass.run(input, ofTokens, output);
         return kernels.capture(() -> pass.run(input, ofTokens, output));
+    }
+
+    private static @Nullable Tensor first(@Nullable Tensor all, long tokens) {
+        return all == null ? null : all.slice(0, tokens);
+    }
+
+    /** What is captured reads other inputs than replays shall: they capture it again. */
+    private void forget() {
+        replays.values().forEach(Replay::close);
+        replays.clear();
     }
 
     /**
@@ -158,6 +191,44 @@ public final class CapturedLayer implements AutoCloseable {
     public Tensor tokenTypes() {
         hasTypes = true;
         return tokenTypes;
+    }
+
+    /**
+     * The ids of the tokens, to be written before a replay; all 0 at first.
+     *
+     * @return I32 [maxTokens], where the backend computes, for {@link
+     *     jmoe.ops.RouterConfig.Selection.Hash}
+     * @throws IllegalStateException if the layer does not route by Hash
+     */
+    public Tensor tokenIds() {
+        if (tokenIds == null) {
+            throw new IllegalStateException(
+                    "tokenIds: not read by this layer, which does not route by Hash");
+        }
+        return tokenIds;
+    }
+
+    /**
+     * Which tokens the capacity must not drop, to be written before a replay; all 0, for nobody, at
+     * first.
+     *
+     * @return I32 [maxTokens], where the backend computes, as in {@link jmoe.ops.TokenInputs}.
+     *     Replays are quicker as long as this has never been asked for
+     * @throws IllegalStateException if the layer has no capacity, and so drops nobody
+     */
+    public Tensor protectedTokens() {
+        if (!LayerArguments.hasCapacity(config)) {
+            throw new IllegalStateException(
+                    "protectedTokens: not read by this layer, which has no capacity");
+        }
+        Tensor stay = protectedTokens;
+        if (stay == null) {
+            stay = kernels.allocate(arena, DType.I32, maxTokens);
+            kernels.fill(stay, 0);
+            protectedTokens = stay;
+            forget();
+        }
+        return stay;
     }
 
     /**
@@ -216,6 +287,10 @@ public final class CapturedLayer implements AutoCloseable {
     }
 
     private void run(long tokens, long capturedTokens) {
+        if (choosesExperts != workspace.intermediates().choosesExperts()) {
+            choosesExperts = !choosesExperts;
+            forget();
+        }
         Replay replay = replays.get(capturedTokens);
         if (replay == null) {
             replay = capture(capturedTokens);

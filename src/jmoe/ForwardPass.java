@@ -9,6 +9,7 @@ import jmoe.ops.MoeWeights;
 import jmoe.ops.Router;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
+import jmoe.ops.TokenInputs;
 import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;
@@ -46,10 +47,10 @@ final class ForwardPass {
     }
 
     /** Computes y; all tensors are where the backend computes. */
-    void run(Tensor x, @Nullable Tensor tokenTypes, Tensor y) {
+    void run(Tensor x, TokenInputs inputs, Tensor y) {
         Tensor input = narrow(x);
         for (int type = 0; type < config.numTokenTypes(); type++) {
-            route(type, x, tokenTypes);
+            route(type, x, inputs);
         }
         Bank shared = shared();
         Tensor bias = weights.outputBias();
@@ -84,11 +85,12 @@ final class ForwardPass {
         return narrow;
     }
 
-    private void route(int type, Tensor x, @Nullable Tensor tokenTypes) {
+    private void route(int type, Tensor x, TokenInputs inputs) {
         Router router = on.router(type);
         Tensor scratch = on.scratch();
         Tensor logits = on.logits(type).slice(0, tokens);
-        kernels.router(x, router, tokenTypes, dense, scratch, logits, routing(type));
+        TokenInputs read = inputs.readBy(router.rule());
+        kernels.router(x, router, read, dense, scratch, logits, routing(type));
     }
 
     private Routing routing(int type) {

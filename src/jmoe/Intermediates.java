@@ -45,6 +45,20 @@ final class Intermediates {
     private final Tensor[] logits;
     private final Tensor tokenTypes;
 
+    /** I32 [maxTokens], or empty if no router reads ids. */
+    private final Tensor tokenIds;
+
+    /** I32 [maxTokens], or empty if there is no capacity. */
+    private final Tensor protectedTokens;
+
+    /** I32 [types * experts of a rule]. */
+    private final Tensor activeExperts;
+
+    /** The routers again, but reading which experts are active; null until that is asked for. */
+    private Router @Nullable [] choosingRouters;
+
+    private boolean choosesExperts;
+
     /** I32 [1]: the step of the noise of all routers. */
     private final Tensor noiseStep;
 
@@ -72,6 +86,10 @@ final class Intermediates {
         dense = Routing.allocate(this::allocate, maxTokens, 1, 1);
         denseOffsets = allocate(DType.I32, maxTokens + 1, 2);
         tokenTypes = allocate(DType.I32, maxTokens);
+        tokenIds = allocate(DType.I32, LayerArguments.readsIds(config) ? maxTokens : 0);
+        protectedTokens = allocate(DType.I32, LayerArguments.hasCapacity(config) ? maxTokens : 0);
+        long ofRule = config.routers().getFirst().numExperts();
+        activeExperts = allocate(DType.I32, types * ofRule);
         noiseStep = allocate(DType.I32, 1);
         routers = new Router[types];
         routings = new Routing[types];
@@ -176,7 +194,32 @@ final class Intermediates {
     }
 
     Router router(int type) {
-        return routers[type];
+        return choosesExperts && choosingRouters != null ? choosingRouters[type] : routers[type];
+    }
+
+    /** Says whether routers read {@link #activeExperts}; refuses if a rule cannot. */
+    void chooseExperts(boolean chooses) {
+        if (chooses && choosingRouters == null) {
+            Router[] choosing = new Router[routers.length];
+            long experts = activeExperts.numElements() / routers.length;
+            for (int type = 0; type < routers.length; type++) {
+                Router all = routers[type];
+                Tensor active = activeExperts.slice(type * experts, experts);
+                choosing[type] =
+                        new Router(
+                                all.rule(),
+                                all.weights(),
+                                all.sharedGate(),
+                                all.noiseStep(),
+                                active);
+            }
+            choosingRouters = choosing;
+        }
+        choosesExperts = chooses;
+    }
+
+    boolean choosesExperts() {
+        return choosesExperts;
     }
 
     /** For the largest batch. */
@@ -192,6 +235,20 @@ final class Intermediates {
     /** For the largest batch. */
     Tensor tokenTypes() {
         return tokenTypes;
+    }
+
+    /** For the largest batch, or empty. */
+    Tensor tokenIds() {
+        return tokenIds;
+    }
+
+    /** For the largest batch, or empty. */
+    Tensor protectedTokens() {
+        return protectedTokens;
+    }
+
+    Tensor activeExperts() {
+        return activeExperts;
     }
 
     Tensor noiseStep() {

@@ -5,7 +5,7 @@ import jmoe.checkpoint.LoadProgress;
 import jmoe.ops.Kernels;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.MoeWeights;
-import jmoe.tensor.Check;
+import jmoe.ops.TokenInputs;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
@@ -293,7 +293,7 @@ public final class MoeLayer implements AutoCloseable {
      * @param workspace of this layer, with room for the tokens
      */
     public void forward(Tensor x, Tensor y, Workspace workspace) {
-        forward(x, null, y, workspace);
+        forward(x, TokenInputs.NONE, y, workspace);
     }
 
     /**
@@ -309,12 +309,29 @@ public final class MoeLayer implements AutoCloseable {
      * @param workspace of this layer, with room for the tokens
      */
     public void forward(Tensor x, @Nullable Tensor tokenTypes, Tensor y, Workspace workspace) {
-        checkArguments(x, tokenTypes, y);
+        forward(x, TokenInputs.ofTypes(tokenTypes), y, workspace);
+    }
+
+    /**
+     * Computes the layer for tokens of which more is known: their types, as above; their ids, if a
+     * router is a {@linkplain jmoe.ops.RouterConfig.Selection.Hash hash}; which of them its
+     * capacity must not drop.
+     *
+     * @param x in, F32, F16 or BF16 [tokens, hidden]
+     * @param inputs in: what the layer reads besides x, each tensor on the host or the device
+     * @param y out, F32, F16 or BF16 [tokens, hidden], rounded once
+     * @param workspace of this layer, with room for the tokens; it also says which experts {@link
+     *     Workspace#setActiveExperts are active}
+     * @throws IllegalArgumentException if something is missing that the layer reads, or there that
+     *     it does not
+     */
+    public void forward(Tensor x, TokenInputs inputs, Tensor y, Workspace workspace) {
+        LayerArguments.check(config, x, inputs, y);
         begin();
         try {
             workspace.begin(config, x.dim(0));
             try {
-                run(x, tokenTypes, y, workspace);
+                run(x, inputs, y, workspace);
             } finally {
                 workspace.end();
             }
@@ -323,61 +340,12 @@ public final class MoeLayer implements AutoCloseable {
         }
     }
 
-    private void checkArguments(Tensor x, @Nullable Tensor tokenTypes, Tensor y) {
-        Check.floating("x", x, "[tokens, hidden]", 2);
-        long tokens = x.dim(0);
-        Check.floatMatrix("x", x, "tokens", tokens, "hidden", config.hidden());
-        Check.floatMatrix("y", y, "tokens", tokens, "hidden", config.hidden());
-        Check.writable("y", y);
-        Check.disjoint("y", y, "x", x);
-        if (x.dtype() == DType.F64 || y.dtype() == DType.F64) {
-            boolean input = x.dtype() == DType.F64;
-            throw Check.mismatch(
-                    input ? "x" : "y", "F32, F16 or BF16: a layer computes in F32", input ? x : y);
-        }
-        checkTokenTypes(tokenTypes, tokens);
-        if (tokenTypes != null) {
-            Check.disjoint("y", y, "tokenTypes", tokenTypes);
-        }
-    }
-
-    private void checkTokenTypes(@Nullable Tensor tokenTypes, long tokens) {
-        int types = config.numTokenTypes();
-        if (tokenTypes == null) {
-            if (types > 1) {
-                throw new IllegalArgumentException(
-                        "tokenTypes: expected I32 [tokens="
-                                + tokens
-                                + "] for a layer with "
-                                + types
-                                + " token types, got none");
-            }
-            return;
-        }
-        Check.vector("tokenTypes", tokenTypes, DType.I32, "tokens", tokens);
-        if (tokenTypes.isDevice()) {
-            return;
-        }
-        for (long token = 0; token < tokens; token++) {
-            int type = tokenTypes.getInt(token);
-            if (type >= types) {
-                throw new IllegalArgumentException(
-                        "tokenTypes: expected at most "
-                                + (types - 1)
-                                + " (negative for an absent token), got "
-                                + type
-                                + " at token "
-                                + token);
-            }
-        }
-    }
-
-    private void run(Tensor x, @Nullable Tensor tokenTypes, Tensor y, Workspace workspace) {
+    private void run(Tensor x, TokenInputs inputs, Tensor y, Workspace workspace) {
         Tensor input = workspace.input(x);
         Tensor output = workspace.output(y);
-        Tensor types = workspace.tokenTypes(tokenTypes);
+        TokenInputs kept = workspace.keep(inputs);
         Intermediates on = workspace.intermediates();
-        new ForwardPass(config, weights, kernels, on, on.dense(x.dim(0))).run(input, types, output);
+        new ForwardPass(config, weights, kernels, on, on.dense(x.dim(0))).run(input, kept, output);
         if (!output.equals(y)) {
             kernels.copy(output, y);
         }

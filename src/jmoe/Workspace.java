@@ -5,6 +5,8 @@ import jmoe.ops.MoeConfig;
 import jmoe.ops.MoeWeights;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.TokenInputs;
+import jmoe.tensor.Check;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
@@ -160,13 +162,20 @@ public final class Workspace implements AutoCloseable {
         return place;
     }
 
-    /** The types in memory of this workspace, which outlives the pass; null if there are none. */
-    @Nullable Tensor tokenTypes(@Nullable Tensor types) {
-        if (types == null) {
+    /** The inputs in memory of this workspace, which outlives the pass. */
+    TokenInputs keep(TokenInputs inputs) {
+        return new TokenInputs(
+                copy(inputs.tokenTypes(), intermediates.tokenTypes()),
+                copy(inputs.tokenIds(), intermediates.tokenIds()),
+                copy(inputs.protectedTokens(), intermediates.protectedTokens()));
+    }
+
+    private @Nullable Tensor copy(@Nullable Tensor given, Tensor place) {
+        if (given == null) {
             return null;
         }
-        Tensor copy = intermediates.tokenTypes().slice(0, tokens);
-        kernels.copy(types, copy);
+        Tensor copy = place.slice(0, tokens);
+        kernels.copy(given, copy);
         return copy;
     }
 
@@ -180,12 +189,40 @@ public final class Workspace implements AutoCloseable {
      * @throws IllegalStateException during a forward pass
      */
     public void setNoiseStep(int step) {
+        requireIdle("set the step between passes");
+        kernels.fill(intermediates.noiseStep(), step);
+    }
+
+    /**
+     * Says which experts the next passes may choose, in this workspace and in replays of a captured
+     * layer whose workspace this is: a curriculum that begins with few experts, or experts that are
+     * tried without before they are pruned. The others get no token and no share of a softmax, as
+     * in {@link jmoe.ops.RouteInputs#activeExperts}. In a new workspace all are active.
+     *
+     * @param active I32 [numTokenTypes * E] for rules over E experts, one token type after the
+     *     other, on the host or the device, copied; an expert whose entry is 0 is not active. Null
+     *     for all, with which passes are quicker
+     * @throws IllegalArgumentException if a router's rule cannot leave experts out
+     * @throws IllegalStateException during a forward pass
+     */
+    public void setActiveExperts(@Nullable Tensor active) {
+        requireIdle("choose experts between passes");
+        if (active == null) {
+            intermediates.chooseExperts(false);
+            return;
+        }
+        Tensor own = intermediates.activeExperts();
+        String length = "numTokenTypes * numExperts";
+        Check.vector("activeExperts", active, DType.I32, length, own.numElements());
+        intermediates.chooseExperts(true);
+        kernels.copy(active, own);
+    }
+
+    private void requireIdle(String remedy) {
         requireOpen();
         if (busy.get()) {
-            throw new IllegalStateException(
-                    "workspace: in use by a forward pass; set the step between passes");
+            throw new IllegalStateException("workspace: in use by a forward pass; " + remedy);
         }
-        kernels.fill(intermediates.noiseStep(), step);
     }
 
     /**

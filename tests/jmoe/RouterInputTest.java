@@ -97,7 +97,7 @@ final class RouterInputTest {
             for (long i = 0; cosine && i < weight.numElements(); i++) {
                 weight.setDouble(i, length * weight.getDouble(i));
             }
-            routers.add(new RouterWeights(weight, null, null, null, null, ofType));
+            routers.add(new RouterWeights(weight, null, null, null, null, ofType, null));
             experts.add(bank(arena, config.numExperts()));
         }
         Tensor gate = random(arena, 6, 1, 1, HIDDEN);

@@ -40,12 +40,13 @@ void check_order(int tokens) {
     host::report("order of " + to_string(tokens), why);
 }
 
-void check_drop(int tokens, int top_k, int experts, long long limit, bool ordered) {
+void check_drop(int tokens, int top_k, int experts, long long limit, bool ordered, bool protects = false) {
     Numbers numbers(tokens * 7 + top_k);
     size_t slots = static_cast<size_t>(tokens) * top_k;
     std::vector<int> ids(slots);
     for (int& id : ids) {
         id = numbers.below(5) == 0 ? -1 : std::min(numbers.below(experts), numbers.below(experts));
+        id = protects && id >= 0 && numbers.below(3) == 0 ? -2 - id : id;
     }
     std::vector<int> order(tokens);
     for (int token = 0; token < tokens; token++) {
@@ -58,8 +59,12 @@ void check_drop(int tokens, int top_k, int experts, long long limit, bool ordere
     Array<int> device_order(order);
     Array<float> weights(std::vector<float>(slots, 0.5f));
     std::string why = host::launch("route_capacity_drop", {host::blocks("route_capacity_drop", experts)}, device_ids.input(),
-                                   ordered ? device_order.input() : nullptr, weights.data(), tokens, top_k, experts, limit);
+                                   ordered ? device_order.input() : nullptr, weights.data(), tokens, top_k, experts, protects ? 1 : 0,
+                                   limit);
     std::vector<long long> queued(experts);
+    for (int id : ids) {
+        queued[id < -1 ? -2 - id : 0] += id < -1;
+    }
     for (int k = 0; why.empty() && k < top_k; k++) {
         for (int token : order) {
             size_t slot = static_cast<size_t>(token) * top_k + k;
@@ -70,7 +75,7 @@ void check_drop(int tokens, int top_k, int experts, long long limit, bool ordere
         }
     }
     host::report("drop beyond " + to_string(limit) + " of T=" + to_string(tokens) + " K=" + to_string(top_k) + " E=" +
-                     to_string(experts) + (ordered ? " ordered" : ""),
+                     to_string(experts) + (ordered ? " ordered" : "") + (protects ? " beside protected ones" : ""),
                  why);
 }
 
@@ -139,7 +144,7 @@ struct Slots {
     }
 };
 
-void check_ask(int tokens, int top_k, int experts_per_queue, double threshold) {
+void check_ask(int tokens, int top_k, int experts_per_queue, double threshold, bool protects) {
     Slots slots(tokens, top_k, 6);
     slots.rule.normalise_later = 1;
     slots.rule.normalisation = route_rule::kSum;
@@ -148,9 +153,14 @@ void check_ask(int tokens, int top_k, int experts_per_queue, double threshold) {
     Array<int> asks(slots.ids.size());
     Array<float> keys(slots.ids.size());
     Array<float> placed(slots.ids.size());
+    std::vector<int> stays(tokens);
+    for (int token = 0; token < tokens; token++) {
+        stays[token] = protects && token % 3 == 1 ? token : 0;
+    }
+    Array<int> protected_tokens(stays);
     long long seed = -3;
     std::string why = host::launch("route_capacity_ask", {host::blocks("route_capacity_ask", tokens)}, ids.input(),
-                                   weights.data(), asks.data(), keys.data(), placed.data(), tokens, experts_per_queue, seed,
+                                   weights.data(), protects ? protected_tokens.input() : nullptr, asks.data(), keys.data(), placed.data(), tokens, experts_per_queue, seed,
                                    threshold, slots.rule);
     uint64_t state = static_cast<uint64_t>(seed);
     for (size_t slot = 0; why.empty() && slot < slots.ids.size(); slot++) {
@@ -161,15 +171,17 @@ void check_ask(int tokens, int top_k, int experts_per_queue, double threshold) {
             sum += slots.weights[first + k];
         }
         double share = slots.weights[slot] / sum;
-        bool out = slots.ids[slot] >= 0 && slot > first && threshold > 0 && drawn >= share / threshold;
-        int want = slots.ids[slot] < 0 || out ? -1 : slots.ids[slot] / experts_per_queue;
+        bool kept = stays[slot / top_k] != 0;
+        bool out = slots.ids[slot] >= 0 && !kept && slot > first && threshold > 0 && drawn >= share / threshold;
+        int queue = slots.ids[slot] / experts_per_queue;
+        int want = slots.ids[slot] < 0 || out ? -1 : kept ? -2 - queue : queue;
         float weight = out ? 0.0f : slots.weights[slot];
         bool key = slots.ids[slot] < 0 || keys.at(slot) == static_cast<float>(share);
         if (asks.at(slot) != want || weights.at(slot) != weight || placed.at(slot) != 1.0f || !key) {
             why = "slot " + to_string(slot) + ": asks " + to_string(asks.at(slot)) + ", want " + to_string(want);
         }
     }
-    host::report("ask T=" + to_string(tokens) + " K=" + to_string(top_k) + " by " + to_string(threshold), why);
+    host::report("ask T=" + to_string(tokens) + " K=" + to_string(top_k) + " by " + to_string(threshold) + (protects ? " with protected tokens" : ""), why);
 }
 
 // Slots that wait, one after the other, in each round.
@@ -270,9 +282,10 @@ int main() {
         }
     }
     for (int tokens : {0, 1, 33, 300}) {
-        check_ask(tokens, 1, 1, 0.5);
-        check_ask(tokens, 3, 2, 0.5);
-        check_ask(tokens, 3, 1, 0);
+        check_ask(tokens, 1, 1, 0.5, false);
+        check_ask(tokens, 3, 2, 0.5, true);
+        check_ask(tokens, 3, 1, 0, tokens == 33);
+        check_drop(tokens, 3, 5, 4, tokens == 33, true);
         for (bool ranks : {false, true}) {
             check_move(tokens, 2, 6, {4, 1, false, tokens / 4}, ranks);
             check_move(tokens, 2, 6, {3, 3, true, tokens / 3}, ranks);

@@ -6,6 +6,7 @@ import jmoe.ops.Router;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterWeights;
 import jmoe.ops.Routing;
+import jmoe.ops.TokenInputs;
 import jmoe.tensor.Allocator;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
@@ -115,7 +116,7 @@ record RoutedTokens(long tokens, List<OfType> types) {
         long scratchElements = kernels.routerScratch(x.dtype(), router, tokens);
         Tensor scratch = memory.allocate(DType.F32, scratchElements);
         Tensor logits = memory.allocate(DType.F32, tokens, router.rule().numLogits());
-        kernels.router(x, router, tokenTypes, dense, scratch, logits, routing);
+        kernels.router(x, router, TokenInputs.ofTypes(tokenTypes), dense, scratch, logits, routing);
     }
 
     /** All tokens are rows of one group. */

@@ -12,6 +12,7 @@ import jmoe.ops.RouterWeights;
 import jmoe.ops.Routing;
 import jmoe.ops.ShapeInputs;
 import jmoe.ops.SingletonExperts;
+import jmoe.ops.TokenInputs;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
@@ -163,18 +164,18 @@ final class TimedKernels implements Kernels {
     public void router(
             Tensor x,
             Router router,
-            @Nullable Tensor tokenTypes,
+            TokenInputs tokens,
             Routing dense,
             Tensor scratch,
             Tensor logits,
             Routing routing) {
         if (!kernels.fusesRouter(x, router, routing)) {
-            Kernels.super.router(x, router, tokenTypes, dense, scratch, logits, routing);
+            Kernels.super.router(x, router, tokens, dense, scratch, logits, routing);
             return;
         }
         double nanos =
-                kernels.nanos(() ->
-                        kernels.router(x, router, tokenTypes, dense, scratch, logits, routing));
+                kernels.nanos(
+                        () -> kernels.router(x, router, tokens, dense, scratch, logits, routing));
         RouterWeights weights = router.weights();
         long touched =
                 x.numBytes()
@@ -182,7 +183,7 @@ final class TimedKernels implements Kernels {
                         + bytes(weights.bias())
                         + bytes(weights.selectionBias())
                         + bytes(router.sharedGate())
-                        + bytes(tokenTypes)
+                        + bytes(tokens.tokenTypes())
                         + logits.numBytes()
                         + bytes(routing);
         long products = weights.weight().numElements();

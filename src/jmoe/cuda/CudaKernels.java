@@ -19,6 +19,7 @@ import jmoe.ops.ShapeInputs;
 import jmoe.ops.SingletonArguments;
 import jmoe.ops.SingletonExperts;
 import jmoe.ops.SoftArguments;
+import jmoe.ops.TokenInputs;
 import jmoe.tensor.Check;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
@@ -493,21 +494,21 @@ public final class CudaKernels implements Kernels {
     public void router(
             Tensor x,
             Router router,
-            @Nullable Tensor tokenTypes,
+            TokenInputs tokens,
             Routing dense,
             Tensor scratch,
             Tensor logits,
             Routing routing) {
         context.checkOpen();
         if (!fusesRouter(x, router, routing)) {
-            Kernels.super.router(x, router, tokenTypes, dense, scratch, logits, routing);
+            Kernels.super.router(x, router, tokens, dense, scratch, logits, routing);
             return;
         }
         long needed = DecodeRoute.scratchElements(x.dtype(), router, routing.tokens());
-        FusedArguments.router(x, router, tokenTypes, dense, scratch, needed, logits, routing);
+        FusedArguments.router(x, router, tokens, dense, scratch, needed, logits, routing);
         Check.rowMajor("weight", router.weights().weight());
         try (Operands on = operands.open()) {
-            decodeRoute.queue(on, x, router, tokenTypes, dense, scratch, logits, routing);
+            decodeRoute.queue(on, x, router, tokens.tokenTypes(), dense, scratch, logits, routing);
             on.finish(routing.expertOffsets());
         }
     }

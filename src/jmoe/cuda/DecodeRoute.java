@@ -55,6 +55,7 @@ final class DecodeRoute {
         return isLocal(router.rule())
                 && router.rule().inputTransforms().isEmpty()
                 && router.rule().logitTransforms().isEmpty()
+                && router.activeExperts() == null
                 && router.weights().expertScale() == null;
     }
 

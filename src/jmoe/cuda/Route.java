@@ -53,7 +53,9 @@ final class Route {
         int tokens = to.tokens;
         boolean rare = RareRoute.takes(config, inputs);
         long candidateBytes = rare ? rareRoute.keyBytes(config, tokens) : 0;
-        RouteScratch scratch = RouteScratch.of(context.scratch(), config, tokens, candidateBytes);
+        boolean protects = inputs.protectedTokens() != null;
+        RouteScratch scratch =
+                RouteScratch.of(context.scratch(), config, tokens, protects, candidateBytes);
         Capacity capacity = config.capacity();
         boolean byScore = capacity != null && capacity.priority() == Priority.PROBABILITY;
         long bestScores = byScore ? scratch.keys() : 0;
@@ -67,7 +69,14 @@ final class Route {
             }
             within.queue(
                     new RouteCapacity.Batch(
-                            config, capacity, tokens, on.in(logits), to.ids, to.weights, scratch));
+                            config,
+                            capacity,
+                            tokens,
+                            on.in(logits),
+                            on.in(inputs.protectedTokens()),
+                            to.ids,
+                            to.weights,
+                            scratch));
         }
     }
 

@@ -24,6 +24,7 @@ final class RouteCapacity {
             Capacity capacity,
             int tokens,
             long logits,
+            long protectedTokens,
             long ids,
             long weights,
             RouteScratch scratch) {
@@ -82,6 +83,7 @@ final class RouteCapacity {
                 .of(kernel)
                 .pointer(on.ids)
                 .pointer(on.weights)
+                .pointer(on.protectedTokens)
                 .pointer(on.scratch().asks())
                 .pointer(writesKeys ? on.scratch().keys() : 0)
                 .pointer(on.scratch().placed())
@@ -104,6 +106,7 @@ final class RouteCapacity {
                 .int32(byWeight ? on.slots() : on.tokens)
                 .int32(byWeight ? 1 : on.config.topK())
                 .int32(queues)
+                .int32(on.protectedTokens == 0 ? 0 : 1)
                 .int64(on.capacity.limit(on.config, on.tokens))
                 .run(kernel.blocks(queues));
     }

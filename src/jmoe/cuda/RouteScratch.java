@@ -10,7 +10,7 @@ import jmoe.ops.RouterConfig;
  * @param candidates of the rules of {@link RareRoute}
  * @param keys what slots or tokens queue by, F32
  * @param order what that gives, I32
- * @param asks queue of each slot, I32
+ * @param asks queue of each slot, I32, or -2 minus that of a protected one
  * @param placed 1 or 0 by slot, F32
  * @param used slots of each queue, I32
  * @param ranked experts by falling candidate, I32 [tokens, numRanked]
@@ -27,7 +27,12 @@ record RouteScratch(
         long ranked,
         long rankedWeights,
         int numRanked) {
-    static RouteScratch of(Scratch scratch, RouterConfig config, int tokens, long candidateBytes) {
+    static RouteScratch of(
+            Scratch scratch,
+            RouterConfig config,
+            int tokens,
+            boolean protects,
+            long candidateBytes) {
         Capacity capacity = config.capacity();
         if (capacity == null) {
             long candidates = candidateBytes == 0 ? 0 : scratch.address(candidateBytes);
@@ -41,6 +46,7 @@ record RouteScratch(
         boolean moves = capacity.overflow().rounds() > 0;
         boolean asks =
                 moves
+                        || protects
                         || capacity.randomRouting() != null
                         || capacity.numDevices() > 0
                         || (byWeight && capacity.normaliseAfter());

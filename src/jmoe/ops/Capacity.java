@@ -7,8 +7,11 @@ import org.jspecify.annotations.Nullable;
  * t, rank k) in this order:
  *
  * <ol>
+ *   <li>The slots of {@linkplain RouteInputs#protectedTokens protected tokens} take places in their
+ *       queues, all of them, even more than {@code limit}; what follows is about the others, who
+ *       get what is left (DeepSeek-V2 never drops about a tenth of the sequences).
  *   <li>{@code randomRouting} leaves out some choices after the first; they do not queue.
- *   <li>The others queue at their experts, or at the device that holds them, by {@code priority}; a
+ *   <li>The rest queue at their experts, or at the device that holds them, by {@code priority}; a
  *       queue takes {@code limit} of them.
  *   <li>Who found no place tries elsewhere, as {@code overflow} says.
  *   <li>A slot without a place keeps its id and gets weight 0, so that the token goes on by the

@@ -34,28 +34,30 @@ final class Composed {
             Kernels kernels,
             Tensor x,
             Router router,
-            @Nullable Tensor tokenTypes,
+            TokenInputs tokens,
             Routing dense,
             Tensor scratch,
             Tensor logits,
             Routing routing) {
-        long tokens = routing.tokens();
-        long needed = kernels.routerScratch(x.dtype(), router, tokens);
-        FusedArguments.router(x, router, tokenTypes, dense, scratch, needed, logits, routing);
+        long count = routing.tokens();
+        long needed = kernels.routerScratch(x.dtype(), router, count);
+        FusedArguments.router(x, router, tokens, dense, scratch, needed, logits, routing);
         RouterWeights weights = router.weights();
         Tensor offsets = dense.expertOffsets();
         Tensor gate = router.sharedGate();
         if (gate != null) {
-            Tensor gateLogits = scratch.slice(0, tokens).reshape(tokens, 1);
+            Tensor gateLogits = scratch.slice(0, count).reshape(count, 1);
             kernels.groupedGemm(x, gate, null, offsets, gateLogits);
             kernels.route(gateLogits, SHARED_GATE, RouteInputs.NONE, dense);
         }
-        Pieces pieces = new Pieces(scratch, aligned(DType.F32, logitsElements(router, tokens)));
-        Tensor input = RouterInput.of(kernels, x, router, offsets, pieces);
-        kernels.groupedGemm(input, weights.weight(), weights.bias(), offsets, logits);
-        shape(kernels, input, router, tokenTypes, offsets, scratch, logits);
-        RouteInputs inputs = RouteInputs.of(weights, tokenTypes);
-        kernels.routeSort(logits, router.rule(), inputs, routing);
+        // A hash has no logits.
+        if (logits.numElements() > 0) {
+            Pieces pieces = new Pieces(scratch, aligned(DType.F32, logitsElements(router, count)));
+            Tensor input = RouterInput.of(kernels, x, router, offsets, pieces);
+            kernels.groupedGemm(input, weights.weight(), weights.bias(), offsets, logits);
+            shape(kernels, input, router, tokens.tokenTypes(), offsets, scratch, logits);
+        }
+        kernels.routeSort(logits, router.rule(), RouteInputs.of(router, tokens), routing);
     }
 
     private static void shape(

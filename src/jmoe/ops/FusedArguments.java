@@ -57,7 +57,7 @@ public final class FusedArguments {
      *
      * @param x as there
      * @param router as there
-     * @param tokenTypes as there
+     * @param inputsOfTokens as there
      * @param dense as there
      * @param scratch as there
      * @param scratchElements that are needed
@@ -67,7 +67,7 @@ public final class FusedArguments {
     public static void router(
             Tensor x,
             Router router,
-            @Nullable Tensor tokenTypes,
+            TokenInputs inputsOfTokens,
             Routing dense,
             Tensor scratch,
             long scratchElements,
@@ -87,7 +87,7 @@ public final class FusedArguments {
         Check.matrix("logits", logits, DType.F32, "tokens", tokens, "numLogits", numLogits);
         Check.writable("logits", logits);
         Map<String, Tensor> inputs = new LinkedHashMap<>();
-        RouteInputs ofRoute = RouteInputs.of(weights, tokenTypes);
+        RouteInputs ofRoute = RouteInputs.of(router, inputsOfTokens);
         routeSort(logits, router.rule(), ofRoute, routing, inputs);
         scratch(scratch, scratchElements);
         put(inputs, "x", x);

@@ -393,8 +393,9 @@ public interface Kernels extends AutoCloseable {
      * not depend on its batch, except by noise.
      *
      * @param x in, [tokens, H]
-     * @param router in: the linear layers, the rule, the gate, the step of the noise
-     * @param tokenTypes in, I32 [tokens], or null, as in {@link #route}
+     * @param router in: the linear layers, the rule, the gate, the step of the noise, active
+     *     experts
+     * @param tokens in: what the rule reads of them besides x, as in {@link #route}
      * @param dense in: expertOffsets [0, tokens], or fewer tokens, whose rest must be absent by its
      *     type and has undefined logits; out, with a gate: topkWeights [tokens, 1]
      * @param scratch inout, F32 of at least {@link #routerScratch} elements; any content before and
@@ -405,12 +406,12 @@ public interface Kernels extends AutoCloseable {
     default void router(
             Tensor x,
             Router router,
-            @Nullable Tensor tokenTypes,
+            TokenInputs tokens,
             Routing dense,
             Tensor scratch,
             Tensor logits,
             Routing routing) {
-        Composed.router(this, x, router, tokenTypes, dense, scratch, logits, routing);
+        Composed.router(this, x, router, tokens, dense, scratch, logits, routing);
     }
 
     /**

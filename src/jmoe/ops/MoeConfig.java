@@ -95,15 +95,16 @@ public record MoeConfig(
         }
         int all = numExperts + numIdentityExperts + numNullExperts;
         for (RouterConfig router : routers) {
-            if (router.selection() instanceof RouterConfig.Selection.Hash) {
-                throw new IllegalArgumentException(
-                        "routers: expected rules that read logits, got "
-                                + router
-                                + "; a layer does not know its tokens' ids, so call Kernels.route");
-            }
             if (router.numExperts() != all || router.topK() != routers.getFirst().topK()) {
                 throw new IllegalArgumentException(
                         "routers: expected numExperts=" + all + " and one topK, got " + router);
+            }
+            if (router.numLogits() != routers.getFirst().numLogits()) {
+                throw new IllegalArgumentException(
+                        "routers: expected one numLogits="
+                                + routers.getFirst().numLogits()
+                                + ", got "
+                                + router);
             }
             if (router.weightOnInput() && (numIdentityExperts > 0 || router.capacity() != null)) {
                 throw new IllegalArgumentException(

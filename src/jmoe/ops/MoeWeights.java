@@ -96,7 +96,7 @@ public record MoeWeights(
             host |= isHost(router.weight());
             host |= isHost(router.bias()) || isHost(router.selectionBias());
             host |= isHost(router.expertScale()) || isHost(router.noiseWeight());
-            host |= isHost(router.projection());
+            host |= isHost(router.projection()) || isHost(router.hashTable());
         }
         return host
                 || isHost(sharedGate)
@@ -145,6 +145,7 @@ public record MoeWeights(
             }
             routerWeights.requireNoiseFor(router);
             routerWeights.requireCosineFor(router);
+            routerWeights.requireTableOf(router);
             Tensor bias = routerWeights.selectionBias();
             if (bias != null) {
                 require("selectionBias", bias, router.numExperts());

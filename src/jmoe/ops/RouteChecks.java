@@ -5,6 +5,8 @@ import jmoe.tensor.Check;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
+import org.jspecify.annotations.Nullable;
+
 /** Whether {@link RouteInputs} are what a {@link RouterConfig} reads. */
 final class RouteChecks {
     private RouteChecks() {}
@@ -19,9 +21,14 @@ final class RouteChecks {
         if (expertScale != null) {
             Check.vector("expertScale", expertScale, DType.F32, "numExperts", numExperts);
         }
-        Tensor active = inputs.activeExperts();
+        activeExperts(config, inputs.activeExperts());
+        protectedTokens(config, inputs, tokens);
+        hash(config, inputs, tokens);
+    }
+
+    static void activeExperts(RouterConfig config, @Nullable Tensor active) {
         if (active != null) {
-            Check.vector("activeExperts", active, DType.I32, "numExperts", numExperts);
+            Check.vector("activeExperts", active, DType.I32, "numExperts", config.numExperts());
             Selection selection = config.selection();
             if (selection instanceof Selection.ProductKeys
                     || selection instanceof Selection.SparseMixer
@@ -39,7 +46,20 @@ final class RouteChecks {
                                 + active);
             }
         }
-        hash(config, inputs, tokens);
+    }
+
+    private static void protectedTokens(RouterConfig config, RouteInputs inputs, long tokens) {
+        Tensor protectedTokens = inputs.protectedTokens();
+        if (protectedTokens == null) {
+            return;
+        }
+        Check.vector("protectedTokens", protectedTokens, DType.I32, "tokens", tokens);
+        if (config.capacity() == null) {
+            throw new IllegalArgumentException(
+                    "protectedTokens: expected none without a capacity, which alone drops tokens,"
+                            + " got "
+                            + protectedTokens);
+        }
     }
 
     private static void hash(RouterConfig config, RouteInputs inputs, long tokens) {
@@ -59,6 +79,10 @@ final class RouteChecks {
                     "tokenIds: expected I32 [tokens=" + tokens + "] with Hash, got none");
         }
         Check.vector("tokenIds", ids, DType.I32, "tokens", tokens);
+        hashTable(config, table);
+    }
+
+    static void hashTable(RouterConfig config, @Nullable Tensor table) {
         if (table != null) {
             if (table.rank() != 2) {
                 throw Check.mismatch(

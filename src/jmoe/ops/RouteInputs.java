@@ -25,6 +25,9 @@ import java.util.Map;
  * @param tokenIds I32 [tokens], for {@link RouterConfig.Selection.Hash}; else null
  * @param hashTable I32 [vocabulary, topK], expert ids for {@link RouterConfig.Selection.Hash}; or
  *     null
+ * @param protectedTokens I32 [tokens], for a {@link RouterConfig#capacity} only: the slots of a
+ *     token whose entry is not 0 are never dropped, as {@link Capacity} says. Null if nobody is
+ *     protected
  */
 public record RouteInputs(
         @Nullable Tensor selectionBias,
@@ -32,7 +35,8 @@ public record RouteInputs(
         @Nullable Tensor expertScale,
         @Nullable Tensor activeExperts,
         @Nullable Tensor tokenIds,
-        @Nullable Tensor hashTable) {
+        @Nullable Tensor hashTable,
+        @Nullable Tensor protectedTokens) {
     /** Logits are all there is. */
     public static final RouteInputs NONE = new RouteInputs(null, null);
 
@@ -43,7 +47,7 @@ public record RouteInputs(
      * @param tokenTypes as {@link #tokenTypes}
      */
     public RouteInputs(@Nullable Tensor selectionBias, @Nullable Tensor tokenTypes) {
-        this(selectionBias, tokenTypes, null, null, null, null);
+        this(selectionBias, tokenTypes, null, null, null, null, null);
     }
 
     /**
@@ -53,7 +57,8 @@ public record RouteInputs(
      * @return a copy
      */
     public RouteInputs withSelectionBias(@Nullable Tensor bias) {
-        return new RouteInputs(bias, tokenTypes, expertScale, activeExperts, tokenIds, hashTable);
+        return new RouteInputs(
+                bias, tokenTypes, expertScale, activeExperts, tokenIds, hashTable, protectedTokens);
     }
 
     /**
@@ -64,7 +69,13 @@ public record RouteInputs(
      */
     public RouteInputs withTokenTypes(@Nullable Tensor types) {
         return new RouteInputs(
-                selectionBias, types, expertScale, activeExperts, tokenIds, hashTable);
+                selectionBias,
+                types,
+                expertScale,
+                activeExperts,
+                tokenIds,
+                hashTable,
+                protectedTokens);
     }
 
     /**
@@ -75,7 +86,13 @@ public record RouteInputs(
      */
     public RouteInputs withExpertScale(@Nullable Tensor scale) {
         return new RouteInputs(
-                selectionBias, tokenTypes, scale, activeExperts, tokenIds, hashTable);
+                selectionBias,
+                tokenTypes,
+                scale,
+                activeExperts,
+                tokenIds,
+                hashTable,
+                protectedTokens);
     }
 
     /**
@@ -85,7 +102,14 @@ public record RouteInputs(
      * @return a copy
      */
     public RouteInputs withActiveExperts(@Nullable Tensor active) {
-        return new RouteInputs(selectionBias, tokenTypes, expertScale, active, tokenIds, hashTable);
+        return new RouteInputs(
+                selectionBias,
+                tokenTypes,
+                expertScale,
+                active,
+                tokenIds,
+                hashTable,
+                protectedTokens);
     }
 
     /**
@@ -96,20 +120,44 @@ public record RouteInputs(
      * @return a copy
      */
     public RouteInputs withTokenIds(@Nullable Tensor ids, @Nullable Tensor table) {
-        return new RouteInputs(selectionBias, tokenTypes, expertScale, activeExperts, ids, table);
+        return new RouteInputs(
+                selectionBias, tokenTypes, expertScale, activeExperts, ids, table, protectedTokens);
     }
 
     /**
-     * What a router's weights and its tokens say.
+     * These inputs with tokens that are never dropped.
      *
-     * @param weights the router
-     * @param tokenTypes as {@link #tokenTypes}
-     * @return what {@link Kernels#route} reads of them
+     * @param mayNotDrop as {@link #protectedTokens}
+     * @return a copy
      */
-    public static RouteInputs of(RouterWeights weights, @Nullable Tensor tokenTypes) {
-        return NONE.withSelectionBias(weights.selectionBias())
-                .withTokenTypes(tokenTypes)
-                .withExpertScale(weights.expertScale());
+    public RouteInputs withProtectedTokens(@Nullable Tensor mayNotDrop) {
+        return new RouteInputs(
+                selectionBias,
+                tokenTypes,
+                expertScale,
+                activeExperts,
+                tokenIds,
+                hashTable,
+                mayNotDrop);
+    }
+
+    /**
+     * What a router and its tokens say.
+     *
+     * @param router weights, and which experts are active
+     * @param tokens what is known of them
+     * @return what {@link Kernels#route} reads of both
+     */
+    public static RouteInputs of(Router router, TokenInputs tokens) {
+        RouterWeights weights = router.weights();
+        return new RouteInputs(
+                weights.selectionBias(),
+                tokens.tokenTypes(),
+                weights.expertScale(),
+                router.activeExperts(),
+                tokens.tokenIds(),
+                weights.hashTable(),
+                tokens.protectedTokens());
     }
 
     /**
@@ -125,6 +173,7 @@ public record RouteInputs(
         put(named, "activeExperts", activeExperts);
         put(named, "tokenIds", tokenIds);
         put(named, "hashTable", hashTable);
+        put(named, "protectedTokens", protectedTokens);
         return named;
     }
 

@@ -15,12 +15,14 @@ import org.jspecify.annotations.Nullable;
  * @param sharedGate F32, F16 or BF16 [1, 1, H]: the shared expert's weight is sigmoid(x g); null if
  *     there is no such gate
  * @param noiseStep I32 [1], the step of {@link ShapeInputs} and {@link Kernels#jitter}; null for 0
+ * @param activeExperts I32 [numExperts], as in {@link RouteInputs}; null if all are active
  */
 public record Router(
         RouterConfig rule,
         RouterWeights weights,
         @Nullable Tensor sharedGate,
-        @Nullable Tensor noiseStep) {
+        @Nullable Tensor noiseStep,
+        @Nullable Tensor activeExperts) {
     /** Checks types and shapes against each other. */
     public Router {
         if (weights.weight().dim(1) != rule.numLogits()) {
@@ -41,6 +43,8 @@ public record Router(
         }
         weights.requireNoiseFor(rule);
         weights.requireCosineFor(rule);
+        weights.requireTableOf(rule);
+        RouteChecks.activeExperts(rule, activeExperts);
         if (noiseStep != null) {
             Check.vector("noiseStep", noiseStep, DType.I32, "steps", 1);
         }
@@ -55,5 +59,21 @@ public record Router(
      */
     public Router(RouterConfig rule, RouterWeights weights, @Nullable Tensor sharedGate) {
         this(rule, weights, sharedGate, null);
+    }
+
+    /**
+     * A router all of whose experts are active.
+     *
+     * @param rule as {@link #rule}
+     * @param weights as {@link #weights}
+     * @param sharedGate as {@link #sharedGate}
+     * @param noiseStep as {@link #noiseStep}
+     */
+    public Router(
+            RouterConfig rule,
+            RouterWeights weights,
+            @Nullable Tensor sharedGate,
+            @Nullable Tensor noiseStep) {
+        this(rule, weights, sharedGate, noiseStep, null);
     }
 }

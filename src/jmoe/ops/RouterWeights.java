@@ -7,6 +7,7 @@ import jmoe.tensor.Tensor;
 import org.jspecify.annotations.Nullable;
 
 import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
 import java.util.Arrays;
 
 /**
@@ -14,7 +15,7 @@ import java.util.Arrays;
  * routing decisions must not depend on how experts are stored.
  *
  * @param weight F32, F16 or BF16 [1, numLogits, H], one group of a grouped GEMM; [1, numLogits, P]
- *     behind a projection
+ *     behind a projection; empty for a hash, which has no logits
  * @param bias F32 [1, numLogits], added to the logits, or null
  * @param selectionBias F32 [numExperts], added to the scores for the selection only, or null
  * @param expertScale F32 [numExperts], multiplies the weights of the selected experts, or null
@@ -22,6 +23,8 @@ import java.util.Arrays;
  *     LogitTransform.LearnedNoise}; or null
  * @param projection F32, F16 or BF16 [1, P, H], which {@link InputTransform.Cosine} multiplies
  *     tokens by; or null
+ * @param hashTable I32 [vocabulary, topK], experts by token id for {@link
+ *     RouterConfig.Selection.Hash}; or null
  */
 public record RouterWeights(
         Tensor weight,
@@ -29,7 +32,8 @@ public record RouterWeights(
         @Nullable Tensor selectionBias,
         @Nullable Tensor expertScale,
         @Nullable Tensor noiseWeight,
-        @Nullable Tensor projection) {
+        @Nullable Tensor projection,
+        @Nullable Tensor hashTable) {
     /** Checks types and shapes against each other. */
     public RouterWeights {
         boolean usable = weight.dtype().isFloating() && weight.dtype() != DType.F64;
@@ -86,8 +90,30 @@ public record RouterWeights(
         }
     }
 
+    /** Refuses a table that the rule does not read, or cannot. */
+    void requireTableOf(RouterConfig rule) {
+        boolean hash = rule.selection() instanceof RouterConfig.Selection.Hash;
+        if (hashTable != null && !hash) {
+            throw new IllegalArgumentException(
+                    "hashTable: expected none, because only Hash reads it, got " + hashTable);
+        }
+        RouteChecks.hashTable(rule, hashTable);
+    }
+
     /**
-     * A router that reads tokens without a projection.
+     * A router that reads nothing but ids, and has no numbers but a table of them.
+     *
+     * @param hidden H
+     * @param hashTable as {@link #hashTable}
+     * @return weights for {@link RouterConfig.Selection.Hash}
+     */
+    public static RouterWeights ofHash(long hidden, @Nullable Tensor hashTable) {
+        Tensor none = Tensor.of(MemorySegment.NULL, DType.F32, 1, 0, hidden);
+        return new RouterWeights(none, null, null, null, null, null, hashTable);
+    }
+
+    /**
+     * A router without a projection and without a table.
      *
      * @param weight as {@link #weight}
      * @param bias as {@link #bias}
@@ -101,7 +127,7 @@ public record RouterWeights(
             @Nullable Tensor selectionBias,
             @Nullable Tensor expertScale,
             @Nullable Tensor noiseWeight) {
-        this(weight, bias, selectionBias, expertScale, noiseWeight, null);
+        this(weight, bias, selectionBias, expertScale, noiseWeight, null, null);
     }
 
     /**
@@ -148,7 +174,8 @@ public record RouterWeights(
                 selectionBias,
                 expertScale,
                 noiseWeight,
-                projection);
+                projection,
+                hashTable);
     }
 
     /**
@@ -160,12 +187,16 @@ public record RouterWeights(
      *     are
      */
     public RouterWeights prepare(Kernels kernels, Arena arena) {
+        boolean empty = weight.numElements() == 0;
         return new RouterWeights(
-                kernels.prepare(weight, arena),
+                empty
+                        ? kernels.allocate(arena, weight.dtype(), weight.shape())
+                        : kernels.prepare(weight, arena),
                 MoeWeights.copy(bias, kernels, arena),
                 MoeWeights.copy(selectionBias, kernels, arena),
                 MoeWeights.copy(expertScale, kernels, arena),
                 MoeWeights.prepare(noiseWeight, kernels, arena),
-                MoeWeights.prepare(projection, kernels, arena));
+                MoeWeights.prepare(projection, kernels, arena),
+                MoeWeights.copy(hashTable, kernels, arena));
     }
 }

@@ -17,6 +17,7 @@ final class ReferenceCapacity {
     private final Capacity capacity;
     private final int topK;
     private final Tensor ids;
+    private final @Nullable Tensor protectedTokens;
 
     /** Of slots that are not in a queue any more: 0, as soon as that is certain. */
     private final double[][] weights;
@@ -24,11 +25,17 @@ final class ReferenceCapacity {
     private final long limit;
     private final long[] queued;
 
-    ReferenceCapacity(Tensor logits, RouterConfig config, Tensor ids, double[][] weights) {
+    ReferenceCapacity(
+            Tensor logits,
+            RouterConfig config,
+            Tensor ids,
+            double[][] weights,
+            @Nullable Tensor protectedTokens) {
         this.logits = logits;
         this.config = config;
         this.ids = ids;
         this.weights = weights;
+        this.protectedTokens = protectedTokens;
         capacity = config.capacity();
         topK = config.topK();
         limit = capacity.limit(config, weights.length);
@@ -43,6 +50,11 @@ final class ReferenceCapacity {
      */
     void apply(double[] bestScores, int @Nullable [][] ranked) {
         int[] order = order(bestScores);
+        for (int slot : order) {
+            if (isProtected(slot / topK) && id(slot) >= 0) {
+                queued[id(slot) / capacity.expertsPerQueue(config)]++;
+            }
+        }
         boolean[] asks = leaveOut();
         boolean[] waits = new boolean[order.length];
         for (int slot : order) {
@@ -68,6 +80,11 @@ final class ReferenceCapacity {
                 }
             }
         }
+    }
+
+    /** Its slots have their places whatever the limit. */
+    private boolean isProtected(int token) {
+        return protectedTokens != null && protectedTokens.getInt(token) != 0;
     }
 
     private int id(int slot) {
@@ -128,7 +145,10 @@ final class ReferenceCapacity {
         return all;
     }
 
-    /** Which slots queue: those of tokens that are served, less what random routing leaves out. */
+    /**
+     * Which slots queue: those of tokens that are served, less protected ones, and what random
+     * routing leaves out.
+     */
     private boolean[] leaveOut() {
         boolean[] asks = new boolean[weights.length * topK];
         RandomRouting random = capacity.randomRouting();
@@ -140,7 +160,7 @@ final class ReferenceCapacity {
             }
             for (int k = 0; k < topK; k++) {
                 int slot = token * topK + k;
-                asks[slot] = id(slot) >= 0;
+                asks[slot] = id(slot) >= 0 && !isProtected(token);
                 if (asks[slot] && k > 0 && random != null && random.leavesOut(slot, w[k] / sum)) {
                     asks[slot] = false;
                     w[k] = 0;

@@ -69,7 +69,8 @@ final class ReferenceRouter {
         }
         if (config.capacity() != null) {
             int[][] ranked = ranked(logits, config, inputs, tokens);
-            new ReferenceCapacity(logits, config, routing.topkIds(), weights)
+            Tensor stay = inputs.protectedTokens();
+            new ReferenceCapacity(logits, config, routing.topkIds(), weights, stay)
                     .apply(bestScores, ranked);
         }
         Tensor scale = inputs.expertScale();

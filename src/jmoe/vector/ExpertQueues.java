@@ -122,7 +122,10 @@ final class ExpertQueues {
         return slotWeights;
     }
 
-    /** Leaves out slots without an expert and those that random routing does not want. */
+    /**
+     * Leaves out slots without an expert and those that random routing does not want, and gives
+     * protected ones their places whatever the limit.
+     */
     private void leaveOut(Route.Batch batch, double[] slotScores) {
         int topK = batch.config().topK();
         RandomRouting random = batch.capacity().randomRouting();
@@ -134,8 +137,12 @@ final class ExpertQueues {
             }
             for (int k = 0; k < topK; k++) {
                 int slot = first + k;
-                boolean asks = batch.ids().getInt(slot) >= 0;
-                if (asks
+                int id = batch.ids().getInt(slot);
+                boolean asks = id >= 0;
+                if (asks && batch.isProtected(token)) {
+                    queued[id / expertsPerQueue]++;
+                    asks = false;
+                } else if (asks
                         && k > 0
                         && random != null
                         && random.leavesOut(slot, slotScores[slot] / sum)) {

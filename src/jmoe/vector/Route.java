@@ -51,6 +51,7 @@ final class Route {
             @Nullable Elements expertScale,
             @Nullable Elements activeExperts,
             @Nullable TokenHash hash,
+            @Nullable Elements protectedTokens,
             boolean isRare,
             Elements ids,
             Elements weights,
@@ -58,6 +59,11 @@ final class Route {
             int tokens) {
         boolean serves(int token) {
             return tokenTypes == null || config.serves(tokenTypes.getInt(token));
+        }
+
+        /** Whether a capacity must keep all slots of a token. */
+        boolean isProtected(int token) {
+            return protectedTokens != null && protectedTokens.getInt(token) != 0;
         }
 
         Capacity capacity() {
@@ -106,6 +112,7 @@ final class Route {
                         elements(inputs.expertScale()),
                         elements(inputs.activeExperts()),
                         hash(inputs),
+                        elements(inputs.protectedTokens()),
                         inputs.activeExperts() != null || RareRouter.serves(config),
                         Elements.of(routing.topkIds(), workers),
                         Elements.of(routing.topkWeights(), workers),

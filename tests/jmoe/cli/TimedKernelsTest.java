@@ -17,6 +17,7 @@ import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterWeights;
 import jmoe.ops.Routing;
 import jmoe.ops.ShapeInputs;
+import jmoe.ops.TokenInputs;
 import jmoe.reference.ReferenceKernels;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
@@ -201,7 +202,13 @@ final class TimedKernelsTest {
         kernels.reset();
         Tensor scratch = f32(timed.routerScratch(DType.F32, router, TOKENS));
         timed.router(
-                f32(TOKENS, HIDDEN), router, null, dense, scratch, f32(TOKENS, EXPERTS), routing);
+                f32(TOKENS, HIDDEN),
+                router,
+                TokenInputs.NONE,
+                dense,
+                scratch,
+                f32(TOKENS, EXPERTS),
+                routing);
         assertThat(timed.meter(Stage.ROUTER).calls()).isEqualTo(fused ? 1 : 0);
         assertThat(timed.meter(Stage.DENSE).calls()).isEqualTo(fused ? 0 : 2);
         assertThat(timed.meter(Stage.SORT).calls()).isEqualTo(fused ? 0 : 1);

@@ -33,6 +33,7 @@ final class CapacityOracle {
      * @param ranking all experts that it may have, by falling candidate, without NaN
      * @param dropped set where a slot is dropped
      * @param bestScore of all experts
+     * @param stays whether it is protected
      */
     record Token(
             int[] ids,
@@ -41,7 +42,8 @@ final class CapacityOracle {
             double[] weightOf,
             int[] ranking,
             boolean[] dropped,
-            double bestScore) {}
+            double bestScore,
+            boolean stays) {}
 
     /** A slot that wants a place. */
     private record Request(int token, int rank, double key) {}
@@ -60,6 +62,13 @@ final class CapacityOracle {
 
     void apply() {
         List<Request> waiting = new ArrayList<>();
+        for (int t = 0; t < tokens.size(); t++) {
+            for (int k = 0; k < config.topK() && tokens.get(t).stays; k++) {
+                if (tokens.get(t).ids[k] >= 0) {
+                    guestsOf(tokens.get(t).ids[k]).add(new Request(t, k, Double.NaN));
+                }
+            }
+        }
         for (Request request : requests()) {
             if (!admitted(request, tokens.get(request.token).ids[request.rank])) {
                 waiting.add(request);
@@ -94,7 +103,7 @@ final class CapacityOracle {
             double sum = Arrays.stream(token.before).sum();
             for (int k = 0; k < config.topK(); k++) {
                 double drawn = (numbers.nextLong() >>> 40) / (double) (1 << 24);
-                if (token.ids[k] < 0) {
+                if (token.ids[k] < 0 || token.stays) {
                     continue;
                 }
                 double key =
@@ -139,10 +148,14 @@ final class CapacityOracle {
     }
 
     private boolean admitted(Request request, int expert) {
+        List<Request> there = guestsOf(expert);
+        return there.size() < limit && there.add(request);
+    }
+
+    private List<Request> guestsOf(int expert) {
         int devices = capacity.numDevices() == 0 ? config.numExperts() : capacity.numDevices();
         int queue = (int) ((long) expert * devices / config.numExperts());
-        List<Request> there = guests.computeIfAbsent(queue, q -> new ArrayList<>());
-        return there.size() < limit && there.add(request);
+        return guests.computeIfAbsent(queue, q -> new ArrayList<>());
     }
 
     private boolean moved(Request request, int round) {

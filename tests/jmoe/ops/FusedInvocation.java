@@ -68,7 +68,7 @@ final class FusedInvocation {
             kernels.router(
                     a.get("x"),
                     router,
-                    a.get("tokenTypes"),
+                    TokenInputs.ofTypes(a.get("tokenTypes")),
                     dense,
                     Poisoned.allocate(arena, DType.F32, elements).tensor(),
                     a.get("logits"),

@@ -21,6 +21,7 @@ package jmoe.ops;
 public abstract class KernelsContract extends TestedBackend
         implements RouteContract,
                 CapacityContract,
+                ProtectedTokensContract,
                 RouteRulesContract,
                 ShapeLogitsContract,
                 RouterInputContract,

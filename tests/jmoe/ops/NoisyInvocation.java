@@ -73,7 +73,7 @@ final class NoisyInvocation {
             kernels.router(
                     a.get("x"),
                     router,
-                    a.get("tokenTypes"),
+                    TokenInputs.ofTypes(a.get("tokenTypes")),
                     dense,
                     Poisoned.allocate(arena, DType.F32, elements).tensor(),
                     a.get("logits"),

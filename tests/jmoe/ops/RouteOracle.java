@@ -21,6 +21,7 @@ import java.util.stream.IntStream;
 final class RouteOracle {
     private final RouterConfig config;
     private final double[] bias;
+    private final @Nullable Tensor protectedTokens;
     private final boolean[][] dropped;
     private final double[] bestScores;
     private final CapacityOracle.Token[] known;
@@ -39,8 +40,19 @@ final class RouteOracle {
             RouterConfig config,
             @Nullable Tensor selectionBias,
             @Nullable Tensor tokenTypes) {
+        this(logits, config, selectionBias, tokenTypes, null);
+    }
+
+    /** The same with tokens that a capacity must keep. */
+    RouteOracle(
+            Tensor logits,
+            RouterConfig config,
+            @Nullable Tensor selectionBias,
+            @Nullable Tensor tokenTypes,
+            @Nullable Tensor protectedTokens) {
         int tokens = (int) logits.dim(0);
         this.config = config;
+        this.protectedTokens = protectedTokens;
         this.ids = new int[tokens][config.topK()];
         this.weights = new double[tokens][config.topK()];
         this.dropped = new boolean[tokens][config.topK()];
@@ -272,7 +284,8 @@ final class RouteOracle {
 
     private CapacityOracle.Token absent(int t) {
         double[] none = new double[config.topK()];
-        return new CapacityOracle.Token(ids[t], weights[t], none, none, ids[t], dropped[t], 0);
+        return new CapacityOracle.Token(
+                ids[t], weights[t], none, none, ids[t], dropped[t], 0, false);
     }
 
     /** What a capacity decides by, of a token whose slots are weighed. */
@@ -292,6 +305,7 @@ final class RouteOracle {
                 Arrays.stream(scores).map(s -> s / divisor).toArray(),
                 Arrays.stream(order).filter(e -> !Double.isNaN(candidates[e])).toArray(),
                 dropped[t],
-                bestScores[t]);
+                bestScores[t],
+                protectedTokens != null && protectedTokens.getInt(t) != 0);
     }
 }

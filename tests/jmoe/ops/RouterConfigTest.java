@@ -261,9 +261,9 @@ class RouterConfigTest {
         assertThat(config(16, 2, new Selection.Hash(), 1, null).numLogits()).isZero();
     }
 
-    /** A layer is given rows, not the ids that they are of. */
     @Test
-    void layer_refusesHash() {
+    void layer_refusesRoutersOfDifferentLogits() {
+        RouterConfig best = config(4, 2, new Selection.TopK(), 1, null);
         RouterConfig hash = config(4, 2, new Selection.Hash(), 1, null);
         assertThatThrownBy(() ->
                         new MoeConfig(
@@ -273,15 +273,13 @@ class RouterConfigTest {
                                 4,
                                 0,
                                 Activation.SWIGLU,
-                                List.of(hash),
-                                List.of(8),
+                                List.of(best, hash),
+                                List.of(8, 8),
                                 0,
                                 false,
                                 1))
                 .isInstanceOf(IllegalArgumentException.class)
-                .hasMessageStartingWith("routers: expected rules that read logits, got ")
-                .hasMessageEndingWith(
-                        "a layer does not know its tokens' ids, so call Kernels.route");
+                .hasMessage("routers: expected one numLogits=4, got " + hash);
     }
 
     @Test

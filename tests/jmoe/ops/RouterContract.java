@@ -267,7 +267,10 @@ interface RouterContract extends Contract {
                                 router.rule().numExperts());
             }
             reference.route(
-                    got.logits(), router.rule(), RouteInputs.of(weights, problem.types()), decided);
+                    got.logits(),
+                    router.rule(),
+                    RouteInputs.of(router, TokenInputs.ofTypes(problem.types())),
+                    decided);
             reference.sortByExpert(decided);
             assertSame(full, got.routing().topkIds(), decided.topkIds());
             Tolerance.assertClose(

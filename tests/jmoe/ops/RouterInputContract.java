@@ -173,7 +173,8 @@ interface RouterInputContract extends Contract {
                                     Cases.normal(arena, type, 9, 1, 16, columns),
                                     ofProjection == null
                                             ? null
-                                            : Cases.normal(arena, ofProjection, 10, 1, 5, 24))
+                                            : Cases.normal(arena, ofProjection, 10, 1, 5, 24),
+                                    null)
                             .normalised(rule, backend(), arena);
             Tensor step = step(arena, 77);
             Router router = new Router(rule, weights, plain.router().sharedGate(), step);
@@ -204,7 +205,12 @@ interface RouterInputContract extends Contract {
             backend().groupedGemm(input, weights.noiseWeight(), null, offsets, noise);
             backend().shapeLogits(logits, rule, new ShapeInputs(plain.types(), noise, step));
             Routing want = Routing.allocate(arena, tokens, 2, 16);
-            backend().routeSort(logits, rule, RouteInputs.of(weights, plain.types()), want);
+            backend()
+                    .routeSort(
+                            logits,
+                            rule,
+                            RouteInputs.of(router, TokenInputs.ofTypes(plain.types())),
+                            want);
             String name = "%s %s T=%d".formatted(inputs, type, tokens);
             assertBytes(name, got.logits(), logits);
             assertBytes(name, got.routing().topkIds(), want.topkIds());
@@ -284,7 +290,7 @@ interface RouterInputContract extends Contract {
         RouterConfig rule =
                 RouterConfig.softmaxTopK(experts, 1, true).withInputTransforms(List.of(cosine));
         RouterWeights weights =
-                new RouterWeights(weight, null, null, null, null, projection)
+                new RouterWeights(weight, null, null, null, null, projection, null)
                         .normalised(rule, backend(), arena)
                         .prepare(backend(), arena);
         Routing dense = Routing.allocate(arena, x.dim(0), 1, 1);
@@ -302,7 +308,8 @@ interface RouterInputContract extends Contract {
         try (Arena arena = Arena.ofConfined()) {
             Tensor weight = Tensor.allocate(arena, DType.F32, 1, 4, 3);
             Tensor projection = Tensor.allocate(arena, DType.BF16, 1, 3, 6);
-            RouterWeights weights = new RouterWeights(weight, null, null, null, null, projection);
+            RouterWeights weights =
+                    new RouterWeights(weight, null, null, null, null, projection, null);
             RouterConfig plain = RouterConfig.softmaxTopK(4, 1, true);
             refused(
                     "projection: expected none because the rule has no Cosine, got ",
@@ -320,7 +327,7 @@ interface RouterInputContract extends Contract {
                             Tensor.allocate(arena, DType.F64, 1, 3, 6))) {
                 refused(
                         "projection: expected F32, F16 or BF16 [1, 3 as inputs of weight, hidden]",
-                        () -> new RouterWeights(weight, null, null, null, null, wrong));
+                        () -> new RouterWeights(weight, null, null, null, null, wrong, null));
             }
             Case c = new Case(2, 4, 1, 5, 1, Pattern.UNIFORM);
             RouterProblem narrow = RouterProblem.of(arena, c, DType.F32, plain);

@@ -55,7 +55,8 @@ final class RouterInputInvocation {
     /** With scratch of the right size, whatever else is wrong. */
     private static void router(Case c, Routing dense, Kernels kernels, Map<String, Tensor> a) {
         RouterWeights weights =
-                new RouterWeights(a.get("weight"), null, null, null, null, a.get("projection"));
+                new RouterWeights(
+                        a.get("weight"), null, null, null, null, a.get("projection"), null);
         RouterConfig rule =
                 RouterConfig.softmaxTopK(c.numExperts(), c.topK(), true)
                         .withInputTransforms(List.of(JITTER, new InputTransform.Cosine(1e-6)));

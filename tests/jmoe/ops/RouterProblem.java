@@ -107,7 +107,7 @@ record RouterProblem(Tensor x, Router router, @Nullable Tensor types, Routing de
             Poisoned.fill(output);
         }
         Poisoned.fill(logits);
-        kernels.router(x, router, types, dense, scratch, logits, routing);
+        kernels.router(x, router, TokenInputs.ofTypes(types), dense, scratch, logits, routing);
         return new Results(logits, routing);
     }
 

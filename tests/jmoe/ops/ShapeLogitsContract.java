@@ -238,7 +238,9 @@ interface ShapeLogitsContract extends Contract {
             Tensor types = plain.types();
             backend().shapeLogits(logits, rule, new ShapeInputs(types, noiseLogits, step));
             Routing want = Routing.allocate(arena, tokens, 2, 16);
-            backend().routeSort(logits, rule, RouteInputs.of(weights, types), want);
+            backend()
+                    .routeSort(
+                            logits, rule, RouteInputs.of(router, TokenInputs.ofTypes(types)), want);
             String name = "%s %s T=%d".formatted(transforms, type, tokens);
             assertBytes(name, got.logits(), logits);
             assertBytes(name, got.routing().topkIds(), want.topkIds());

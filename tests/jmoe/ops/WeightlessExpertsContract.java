@@ -94,7 +94,8 @@ interface WeightlessExpertsContract extends Contract {
         Tensor x = problem.x();
         long elements = kernels.routerScratch(x.dtype(), problem.router(), TOKENS);
         Tensor scratch = Tensor.allocate(arena, DType.F32, elements);
-        kernels.router(x, problem.router(), null, problem.dense(), scratch, logits, routing);
+        kernels.router(
+                x, problem.router(), TokenInputs.NONE, problem.dense(), scratch, logits, routing);
         return routing;
     }
 

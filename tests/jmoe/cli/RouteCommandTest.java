@@ -114,21 +114,21 @@ final class RouteCommandTest {
     @Test
     void route_countsDropsOfACapacity() {
         JsonNode load =
-                jmoe("route", "--preset", "switch-base-128", "--tokens", 64, "--json")
+                jmoe("route", "--preset", "switch-base-128", "--tokens", 512, "--json")
                         .json()
                         .get("load")
                         .get(0);
-        // Twice the fair share of half a token each: one.
+        // Twice the fair share of four tokens each.
         long dropped = 0;
         for (int expert = 0; expert < 128; expert++) {
             long asked = load.get("tokens_per_expert").get(expert).asLong();
             assertThat(load.get("kept_per_expert").get(expert).asLong())
-                    .isEqualTo(Math.min(1, asked));
-            dropped += Math.max(0, asked - 1);
+                    .isEqualTo(Math.min(8, asked));
+            dropped += Math.max(0, asked - 8);
         }
         assertThat(dropped).isPositive();
         assertThat(load.get("dropped_slots").asLong()).isEqualTo(dropped);
-        assertThat(load.get("drop_rate").asDouble()).isEqualTo(dropped / 64.0);
+        assertThat(load.get("drop_rate").asDouble()).isEqualTo(dropped / 512.0);
     }
 
     @Test
@@ -172,6 +172,32 @@ final class RouteCommandTest {
     /**
      * Experts in a file of which nothing but their place is there: a hole of a hundred gigabytes.
      */
+    /** Every preset but those of neurons; sizes that fit into a test. */
+    @ParameterizedTest
+    @CsvSource({
+        "switch-xxl-128, 128", "st-moe-32b, 64", "glam-64b64e, 64", "grok-1, 8",
+        "skywork-moe-146b, 16", "pangu-pro-moe-72b, 64", "v-moe-b16, 32", "moma-1.4b, 4",
+        "survey4-demo, 8", "survey2-demo, 4"
+    })
+    void route_takesPresets(String preset, int experts) {
+        JsonNode json = jmoe("route", "--preset", preset, "--tokens", 40, "--json").json();
+        assertThat(json.get("experts").asInt()).isEqualTo(experts);
+        int topK = json.get("top_k").asInt();
+        long slots = 0;
+        for (JsonNode load : json.get("load")) {
+            assertThat(load.get("not_finite_weights").asLong()).isZero();
+            slots += Math.round(load.get("mean").asDouble() * experts);
+        }
+        // Experts that choose take as many tokens as there are of their type, at most.
+        assertThat(slots).isBetween(preset.startsWith("moma") ? 32L : 40L * topK, 40L * topK);
+    }
+
+    @Test
+    void route_ofNeuronsSaysWhatToTake() {
+        jmoe("route", "--preset", "PEER-1m")
+                .refused("--preset: PEER-1m has queries and keys instead of a router");
+    }
+
     @Test
     void route_readsNoExperts() throws IOException {
         Path huge = hugeMixtral();
@@ -280,15 +306,15 @@ final class RouteCommandTest {
                         "--preset",
                         "switch-c",
                         "--tokens",
-                        130,
+                        1000,
                         "--heat-map",
                         map,
                         "--load-chart",
                         load)
                 .succeeded();
         assertThat(Files.readString(map))
-                .contains("<svg", "130 tokens routed by switch-c-2048, random router")
-                .contains("a row is the mean of 3 tokens", "a column is the sum of 16 experts")
+                .contains("<svg", "1,000 tokens routed by switch-c-2048, random router")
+                .contains("a row is the mean of 16 tokens", "a column is the sum of 16 experts")
                 .contains(">expert<", ">token<", ">weight<", "</svg>");
         assertThat(Files.readString(load))
                 .contains(">slots<", ">computed<", ">dropped<", ">capacity<", ">mean asked for<");

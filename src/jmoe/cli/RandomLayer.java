@@ -92,9 +92,9 @@ public final class RandomLayer {
         ExpertForm.Neurons form = (ExpertForm.Neurons) preset.form();
         RandomLayer layer = new RandomLayer(preset, type, arena);
         MoeConfig config = preset.config();
-        long hidden = config.hidden();
-        long width = form.keyWidth();
-        long outputs = form.heads() * width;
+        int hidden = config.hidden();
+        int width = form.keyWidth();
+        long outputs = (long) form.heads() * width;
         long numKeys = config.routers().getFirst().numLogits() / 2;
         double in = 1 / Math.sqrt(hidden);
         return new PeerWeights(

@@ -45,11 +45,15 @@ final class LayerMemory implements AutoCloseable {
         }
     }
 
-    /** Checks the arguments of a forward pass; returns its tokens. */
-    long tokens(Tensor x, Tensor y) {
+    void requireOpen() {
         if (!arena.scope().isAlive()) {
             throw new IllegalStateException("layer: closed; make a new one");
         }
+    }
+
+    /** Checks the arguments of a forward pass; returns its tokens. */
+    long tokens(Tensor x, Tensor y) {
+        requireOpen();
         Check.floating("x", x, "[tokens, hidden]", 2);
         long tokens = x.dim(0);
         Check.floatMatrix("x", x, "tokens", tokens, "hidden", hidden);

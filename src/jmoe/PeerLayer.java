@@ -40,6 +40,7 @@ public final class PeerLayer implements AutoCloseable {
     private final Tensor tokenOffsets;
     private final Tensor queryOffsets;
     private final Routing routing;
+    private long lastTokens = -1;
 
     /**
      * A layer over weights and kernels that the caller owns and keeps open. Weights are brought to
@@ -106,6 +107,7 @@ public final class PeerLayer implements AutoCloseable {
      */
     public synchronized void forward(Tensor x, Tensor y) {
         long tokens = memory.tokens(x, y);
+        lastTokens = tokens;
         long numQueries = tokens * heads;
         long width = keys.dim(2);
         memory.setOffsets(tokenOffsets, tokens);
@@ -132,6 +134,22 @@ public final class PeerLayer implements AutoCloseable {
                 chosen.topkWeights().reshape(tokens, slots),
                 experts,
                 y);
+    }
+
+    /**
+     * The experts that the last pass chose.
+     *
+     * @return I32 [tokens, heads * topK], where the backend computes; head after head, and
+     *     overwritten by the next pass
+     * @throws IllegalStateException if there was no pass yet, or the layer is closed
+     */
+    public synchronized Tensor topkIds() {
+        memory.requireOpen();
+        if (lastTokens < 0) {
+            throw new IllegalStateException("topkIds: no pass yet; call forward");
+        }
+        Tensor ids = routing.first(lastTokens * heads).topkIds();
+        return ids.reshape(lastTokens, (long) heads * rule.topK());
     }
 
     /** Frees the layer's memory, but neither weights nor kernels; may be called again. */

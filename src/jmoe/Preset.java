@@ -23,23 +23,27 @@ import java.util.Set;
  * @param config what the layer computes
  * @param biases which biases the layer has
  * @param published what else its authors say
+ * @param form what its experts are made of
  */
 public record Preset(
         String name,
         List<String> aliases,
         MoeConfig config,
         Set<Bias> biases,
-        Published published) {
-    /** Where a layer adds numbers that are not products. */
+        Published published,
+        ExpertForm form) {
+    /** Where a layer has numbers that are not of a product. */
     public enum Bias {
-        /** To the logits. */
+        /** To the logits; with product keys to the queries. */
         ROUTER,
         /** To the scores, for the selection only. */
         SELECTION,
         /** To both products of every expert. */
         EXPERTS,
         /** To the output of the layer. */
-        OUTPUT
+        OUTPUT,
+        /** Nothing is added: weights are multiplied by a learned factor of their expert. */
+        EXPERT_SCALE
     }
 
     /** What training added to the loss of the model, or did besides, to keep routers balanced. */
@@ -57,21 +61,27 @@ public record Preset(
         /** {@link jmoe.train.RouterOrthogonality}. */
         ORTHOGONALITY,
         /** The step of {@link jmoe.train.SelectionBiasUpdate}, which is no loss. */
-        SELECTION_BIAS
+        SELECTION_BIAS,
+        /** {@link jmoe.train.RouterLoss.ImportanceVariation}. */
+        IMPORTANCE,
+        /** {@link jmoe.train.RouterLoss.LoadVariation}. */
+        LOAD_VARIATION
     }
 
     /**
      * What is said about a model beyond the formula of its layer.
      *
      * @param weights type in which the experts were released; F8_E4M3 has an F32 scale for each
-     *     block of 128 x 128
-     * @param moeLayers MoE layers of the model, of all encoders and decoders
+     *     block of 128 x 128, and of I8 the codes alone count
+     * @param moeLayers MoE layers of the model, of all encoders and decoders; 0 if there is no
+     *     model
      * @param totalParameters of the whole model as stated, attention and embeddings included; 0 if
      *     not stated
      * @param activeParameters those of one token as stated, which may or may not count embeddings;
      *     0 if not stated
      * @param trainingCapacity capacity factor of training: each expert takes so many times its fair
-     *     share; 0 if no token was dropped. The configuration has the capacity of evaluation
+     *     share; 0 if no token was dropped, or nothing is stated. The configuration has the
+     *     capacity of evaluation
      * @param balance coefficients of training; empty if none are stated
      * @param source who says so
      */
@@ -132,7 +142,7 @@ public record Preset(
      * @param biases which biases the layer has
      */
     public Preset(String name, MoeConfig config, Set<Bias> biases) {
-        this(name, List.of(), config, biases, Published.UNKNOWN);
+        this(name, List.of(), config, biases, Published.UNKNOWN, new ExpertForm.TwoMaps());
     }
 
     /**
@@ -145,7 +155,7 @@ public record Preset(
     }
 
     /**
-     * All parameters of the layer, biases included.
+     * All parameters of the layer, biases included; none of what only fills up a matrix.
      *
      * @return elements
      */
@@ -159,35 +169,72 @@ public record Preset(
     }
 
     /**
-     * The parameters that one token uses: router, shared expert and K of the E routed experts; with
-     * several token types, of the first.
+     * The parameters that one token uses: router, shared expert and as many of the routed experts
+     * as it asks for, on average where experts choose tokens; with several token types, of the
+     * first.
      *
      * @return elements
      */
     public long activeParameters() {
-        return dense() + router(0) + config.topK() * expert(config.intermediates().getFirst());
+        double experts = config.topK();
+        if (form instanceof ExpertForm.Neurons neurons) {
+            experts *= neurons.heads();
+        }
+        if (config.routers().getFirst().selection() instanceof Selection.ExpertChoice choice) {
+            experts = choice.capacityFactor();
+        }
+        return dense()
+                + router(0)
+                + Math.round(experts * expert(config.intermediates().getFirst()));
     }
 
     /** What every token uses besides router and routed experts. */
     private long dense() {
-        long shared = config.sharedIntermediate() == 0 ? 0 : expert(config.sharedIntermediate());
-        return shared
+        int shared = config.sharedIntermediate();
+        return (shared == 0 ? 0 : expert(shared, config.hidden()))
                 + (config.sharedGated() ? config.hidden() : 0)
                 + (biases.contains(Bias.OUTPUT) ? config.hidden() : 0);
     }
 
     private long router(int type) {
         RouterConfig router = config.routers().get(type);
-        return (long) router.numLogits() * config.hidden()
-                + (biases.contains(Bias.ROUTER) ? router.numLogits() : 0)
-                + (biases.contains(Bias.SELECTION) ? router.numExperts() : 0);
+        long outputs = router.numLogits();
+        if (form instanceof ExpertForm.Neurons neurons) {
+            outputs = 2L * neurons.heads() * neurons.keyWidth();
+        }
+        return routerMatrices(type)
+                + (biases.contains(Bias.ROUTER) ? outputs : 0)
+                + (biases.contains(Bias.SELECTION) ? router.numExperts() : 0)
+                + (biases.contains(Bias.EXPERT_SCALE) ? router.numExperts() : 0);
+    }
+
+    /**
+     * Elements of what makes logits: one matrix, or queries of all heads and keys of both halves.
+     */
+    private long routerMatrices(int type) {
+        long logits = config.routers().get(type).numLogits();
+        return form instanceof ExpertForm.Neurons neurons
+                ? (2L * neurons.heads() * config.hidden() + logits) * neurons.keyWidth()
+                : logits * config.hidden();
     }
 
     private long expert(int intermediate) {
+        int outputs =
+                switch (form) {
+                    case ExpertForm.OneMap one -> 0;
+                    case ExpertForm.Narrow narrow -> narrow.outputs();
+                    case ExpertForm.TwoMaps two -> config.hidden();
+                    case ExpertForm.Neurons neurons -> config.hidden();
+                };
+        return expert(intermediate, outputs);
+    }
+
+    /** Of two matrices, the second with so many rows. */
+    private long expert(int intermediate, int outputs) {
         long columns = columns(intermediate);
         return columns * config.hidden()
-                + (long) intermediate * config.hidden()
-                + (biases.contains(Bias.EXPERTS) ? columns + config.hidden() : 0);
+                + (long) outputs * intermediate
+                + (biases.contains(Bias.EXPERTS) ? columns + outputs : 0);
     }
 
     /** Outputs of the first product. */
@@ -196,7 +243,7 @@ public record Preset(
     }
 
     /**
-     * Bytes of all weight matrices.
+     * Bytes of all weight matrices as a layer holds them.
      *
      * @param type of experts and routers
      * @return without biases
@@ -205,27 +252,29 @@ public record Preset(
         long hidden = config.hidden();
         long elements =
                 (columns(config.sharedIntermediate()) + config.sharedIntermediate()) * hidden;
-        for (int intermediate : config.intermediates()) {
+        for (int tokenType = 0; tokenType < config.numTokenTypes(); tokenType++) {
+            int intermediate = config.intermediates().get(tokenType);
             elements += config.numExperts() * (columns(intermediate) + intermediate) * hidden;
+            elements += routerMatrices(tokenType);
         }
-        long routers = (long) config.numTokenTypes() * config.numExperts() * hidden;
-        return type.numBytes(elements + routers);
+        return type.numBytes(elements);
     }
 
     /**
      * Bytes of all weight matrices as they were released: experts in {@link Published#weights} with
-     * their scales, routers in BF16.
+     * their scales, routers in BF16, or in F32 with experts in F32.
      *
      * @return without biases
      */
     public long publishedBytes() {
-        long routers = (long) config.numTokenTypes() * config.numExperts() * config.hidden();
-        long bytes = DType.BF16.numBytes(routers);
+        DType routers = published.weights == DType.F32 ? DType.F32 : DType.BF16;
+        long bytes = 0;
         if (config.sharedIntermediate() > 0) {
             bytes += publishedBytes(config.sharedIntermediate());
         }
-        for (int intermediate : config.intermediates()) {
-            bytes += config.numExperts() * publishedBytes(intermediate);
+        for (int tokenType = 0; tokenType < config.numTokenTypes(); tokenType++) {
+            bytes += routers.numBytes(routerMatrices(tokenType));
+            bytes += config.numExperts() * publishedBytes(config.intermediates().get(tokenType));
         }
         return bytes;
     }
@@ -245,39 +294,27 @@ public record Preset(
     }
 
     /**
-     * The same layer with half as many experts, to fit where the whole does not.
+     * The same layer with half as many experts, to fit where the whole does not; with product keys
+     * with half as many keys of each half, so a quarter of the experts.
      *
      * @return null if its rule needs as many as there are
      */
     public @Nullable Preset halved() {
+        RouterConfig first = config.routers().getFirst();
         int experts = config.numExperts() / 2;
+        if (first.selection() instanceof Selection.ProductKeys keys) {
+            int half = keys.numKeys() / 2;
+            experts = half * half;
+        }
         if (experts < config.topK()) {
             return null;
         }
         List<RouterConfig> routers = new ArrayList<>();
         for (RouterConfig router : config.routers()) {
-            if (router.selection() instanceof Selection.GroupLimited groups
-                    && (experts % groups.numGroups() != 0
-                            || experts / groups.numGroups() * groups.topGroups() < config.topK())) {
+            if (!divides(router, experts)) {
                 return null;
             }
-            if (router.selection() instanceof Selection.OnePerGroup groups
-                    && experts % groups.numGroups() != 0) {
-                return null;
-            }
-            routers.add(
-                    new RouterConfig(
-                            experts,
-                            router.topK(),
-                            router.score(),
-                            router.selection(),
-                            router.normalisation(),
-                            router.factor(),
-                            router.weightOnInput(),
-                            router.capacity(),
-                            router.tokenType(),
-                            router.logitTransforms(),
-                            router.inputTransforms()));
+            routers.add(withExperts(router, experts));
         }
         MoeConfig half =
                 new MoeConfig(
@@ -292,16 +329,51 @@ public record Preset(
                         config.sharedIntermediate(),
                         config.sharedGated(),
                         config.outputFactor());
-        return new Preset(name, aliases, half, biases, published);
+        return new Preset(name, aliases, half, biases, published, form);
+    }
+
+    /** Whether the groups of a rule can be made of so many experts. */
+    private static boolean divides(RouterConfig router, int experts) {
+        return switch (router.selection()) {
+            case Selection.GroupLimited groups ->
+                    experts % groups.numGroups() == 0
+                            && experts / groups.numGroups() * groups.topGroups() >= router.topK();
+            case Selection.OnePerGroup groups -> experts % groups.numGroups() == 0;
+            default -> true;
+        };
+    }
+
+    private static RouterConfig withExperts(RouterConfig router, int experts) {
+        Selection selection = router.selection();
+        if (selection instanceof Selection.ProductKeys keys) {
+            selection = new Selection.ProductKeys(keys.numKeys() / 2);
+        }
+        return new RouterConfig(
+                experts,
+                router.topK(),
+                router.score(),
+                selection,
+                router.normalisation(),
+                router.factor(),
+                router.weightOnInput(),
+                router.capacity(),
+                router.tokenType(),
+                router.logitTransforms(),
+                router.inputTransforms());
     }
 
     /** This with other names. */
     Preset alias(String... others) {
-        return new Preset(name, List.of(others), config, biases, published);
+        return new Preset(name, List.of(others), config, biases, published, form);
     }
 
     /** This with biases. */
     Preset biased(Bias... places) {
-        return new Preset(name, aliases, config, Set.of(places), published);
+        return new Preset(name, aliases, config, Set.of(places), published, form);
+    }
+
+    /** This with experts of another form. */
+    Preset of(ExpertForm experts) {
+        return new Preset(name, aliases, config, biases, published, experts);
     }
 }

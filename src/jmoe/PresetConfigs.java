@@ -5,10 +5,12 @@ import jmoe.ops.Capacity;
 import jmoe.ops.Capacity.Priority;
 import jmoe.ops.CapacityLimit;
 import jmoe.ops.CapacityLimit.Rounding;
+import jmoe.ops.LogitTransform;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Normalisation;
+import jmoe.ops.RouterConfig.Scope;
 import jmoe.ops.RouterConfig.Score;
 import jmoe.ops.RouterConfig.Selection;
 
@@ -16,14 +18,14 @@ import org.jspecify.annotations.Nullable;
 
 import java.util.List;
 
-/** Layers and rules as the rows of {@link PresetTable} write them. */
+/** Layers and rules as the rows of {@link PresetTable} and the other tables write them. */
 final class PresetConfigs {
+    private static final Normalisation GUARDED_SUM = new Normalisation.Sum(1e-20);
     static final Normalisation NONE = new Normalisation.None();
     static final Normalisation SUM = new Normalisation.Sum(0);
     static final Normalisation ERNIE_SUM = new Normalisation.ClampedSum(1e-12);
-    private static final Normalisation GUARDED_SUM = new Normalisation.Sum(1e-20);
-    private static final Selection TOP = new Selection.TopK();
-    private static final int ALL_TOKENS = RouterConfig.ALL_TOKENS;
+    static final Selection TOP = new Selection.TopK();
+    static final int ALL_TOKENS = RouterConfig.ALL_TOKENS;
 
     private PresetConfigs() {}
 
@@ -33,9 +35,18 @@ final class PresetConfigs {
         return layer(family, hidden, intermediate, shared, router, Activation.SWIGLU);
     }
 
+    /** Without a shared expert. */
+    static MoeConfig plain(
+            String family,
+            Activation.Kind kind,
+            int hidden,
+            int intermediate,
+            RouterConfig router) {
+        return layer(family, hidden, intermediate, 0, router, Activation.of(kind));
+    }
+
     static MoeConfig relu(String family, int hidden, int intermediate, RouterConfig router) {
-        Activation relu = Activation.of(Activation.Kind.RELU);
-        return layer(family, hidden, intermediate, 0, router, relu);
+        return plain(family, Activation.Kind.RELU, hidden, intermediate, router);
     }
 
     static MoeConfig gptOss(int numExperts) {
@@ -98,10 +109,20 @@ final class PresetConfigs {
     /** Each expert takes {@code factor} times its fair share of the tokens. */
     static RouterConfig limited(
             int numExperts, int topK, Normalisation normalisation, double factor) {
-        Capacity capacity =
-                new Capacity(
-                        new CapacityLimit.Factor(factor, Rounding.MESH), Priority.POSITION, false);
+        CapacityLimit limit = new CapacityLimit.Factor(factor, Rounding.MESH);
+        return limited(numExperts, topK, normalisation, limit);
+    }
+
+    /** The same with another rounding. */
+    static RouterConfig limited(
+            int numExperts, int topK, Normalisation normalisation, CapacityLimit limit) {
+        Capacity capacity = new Capacity(limit, Priority.POSITION, false);
         return router(Score.SOFTMAX, numExperts, topK, TOP, normalisation, 1, capacity, ALL_TOKENS);
+    }
+
+    /** At least two tokens instead of four: Switch-XXL and Switch-C. */
+    static CapacityLimit atLeastTwo(double factor) {
+        return new CapacityLimit.Factor(factor, Rounding.MESH, 2, 1);
     }
 
     static RouterConfig sigmoid(int numExperts, int topK, double factor) {
@@ -125,6 +146,36 @@ final class PresetConfigs {
     static RouterConfig sparseMixer() {
         Selection mixer = new Selection.SparseMixer(0.01);
         return router(Score.SOFTMAX, 16, 2, mixer, NONE, 1, null, ALL_TOKENS);
+    }
+
+    /** The best of each of eight groups, by a softmax over all. */
+    static RouterConfig panguPro() {
+        Selection groups = new Selection.OnePerGroup(8, Scope.GLOBAL);
+        return router(Score.SOFTMAX, 64, 8, groups, NONE, 1, null, ALL_TOKENS);
+    }
+
+    /** Noise of V-MoE has the standard deviation 1 / E. */
+    static RouterConfig vmoe(int numExperts, int topK) {
+        CapacityLimit limit = new CapacityLimit.Factor(1.05, Rounding.VMOE);
+        return limited(numExperts, topK, NONE, limit)
+                .withLogitTransforms(List.of(new LogitTransform.FixedNoise(0, 1.0 / numExperts)));
+    }
+
+    /** Each head of PEER. */
+    static RouterConfig productKeys(int numKeys, int topK) {
+        Selection keys = new Selection.ProductKeys(numKeys);
+        return router(Score.SOFTMAX, numKeys * numKeys, topK, keys, SUM, 1, null, ALL_TOKENS);
+    }
+
+    /** Text and images, each with experts that choose as many tokens as there are in all. */
+    static MoeConfig moma(int hidden, int intermediate, int numExperts) {
+        Selection choice = new Selection.ExpertChoice(1);
+        List<RouterConfig> routers =
+                List.of(
+                        router(Score.SIGMOID, numExperts, numExperts, choice, NONE, 1, null, 0),
+                        router(Score.SIGMOID, numExperts, numExperts, choice, NONE, 1, null, 1));
+        List<Integer> widths = List.of(intermediate, intermediate);
+        return config("moma", hidden, Activation.SWIGLU, routers, widths, 0, false);
     }
 
     private static RouterConfig router(

@@ -8,9 +8,9 @@ import static jmoe.PresetConfigs.deepseekV3;
 import static jmoe.PresetConfigs.ernieVision;
 import static jmoe.PresetConfigs.gatedShared;
 import static jmoe.PresetConfigs.gptOss;
-import static jmoe.PresetConfigs.limited;
 import static jmoe.PresetConfigs.llama4;
-import static jmoe.PresetConfigs.relu;
+import static jmoe.PresetConfigs.panguPro;
+import static jmoe.PresetConfigs.plain;
 import static jmoe.PresetConfigs.sigmoid;
 import static jmoe.PresetConfigs.softmax;
 import static jmoe.PresetConfigs.sparseMixer;
@@ -19,6 +19,8 @@ import static jmoe.PresetConfigs.swiglu;
 import jmoe.Preset.Balance;
 import jmoe.Preset.Bias;
 import jmoe.Preset.Published;
+import jmoe.ops.Activation.Kind;
+import jmoe.ops.LogitTransform;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Normalisation;
@@ -34,7 +36,6 @@ import java.util.stream.Stream;
  * configurations; PresetTest holds them to the numbers of parameters that the sources state.
  */
 final class PresetTable {
-    private static final String SWITCH = "Fedus, Zoph and Shazeer 2021, Switch Transformers";
     private static final String QWEN3 = "Yang et al. 2025, Qwen3 Technical Report";
     private static final String GPT_OSS = "OpenAI 2025, gpt-oss-120b & gpt-oss-20b Model Card";
     private static final String LLAMA4 = "Meta 2025, The Llama 4 herd";
@@ -46,44 +47,24 @@ final class PresetTable {
 
     static List<Preset> rows() {
         return Stream.of(
-                        google(),
+                        GooglePresets.rows(),
                         mistral(),
                         deepseek(),
                         qwen(),
                         openResearch(),
                         openai(),
+                        xai(),
                         meta(),
                         baidu(),
                         huawei(),
                         zhipu(),
                         moonshot(),
                         minimax(),
-                        small())
+                        kunlun(),
+                        small(),
+                        SchemePresets.rows())
                 .flatMap(List::stream)
                 .toList();
-    }
-
-    private static List<Preset> google() {
-        return List.of(
-                row(
-                        "switch-base-128",
-                        relu("switch_transformers", 768, 3072, limited(128, 1, NONE, 2)),
-                        model(12, 7.4e9, 0, SWITCH).dropping(1.25).with(Balance.LOAD, 0.01)),
-                row(
-                        "switch-large-128",
-                        relu("switch_transformers", 1024, 4096, limited(128, 1, NONE, 2)),
-                        model(24, 26e9, 0, SWITCH).dropping(1.25).with(Balance.LOAD, 0.01)),
-                row(
-                                "switch-c-2048",
-                                relu("switch_transformers", 2080, 6144, limited(2048, 1, NONE, 2)),
-                                model(30, 1571e9, 0, SWITCH).dropping(1).with(Balance.LOAD, 0.01))
-                        .alias("switch-c"),
-                row(
-                        "gshard-600b",
-                        relu("gshard", 1024, 8192, limited(2048, 2, SUM, 2)),
-                        model(18, 600e9, 0, "Lepikhin et al. 2020, GShard")
-                                .dropping(2)
-                                .with(Balance.LOAD, 0.01)));
     }
 
     private static List<Preset> mistral() {
@@ -216,6 +197,12 @@ final class PresetTable {
     private static List<Preset> huawei() {
         return List.of(
                 row(
+                                "pangu-pro-moe-72b",
+                                swiglu("pangu_pro_moe", 5120, 1344, 4, panguPro()),
+                                model(48, 72e9, 16.5e9, "Tang et al. 2025, Pangu Pro MoE"))
+                        .biased(Bias.EXPERT_SCALE)
+                        .alias("pangu-pro-moe"),
+                row(
                                 "pangu-ultra-moe-718b",
                                 swiglu("pangu_ultra_moe", 7680, 2048, 1, sigmoid(256, 8, 2.5)),
                                 model(58, 718e9, 39e9, "Tang et al. 2025, Pangu Ultra MoE"))
@@ -258,6 +245,27 @@ final class PresetTable {
                         .alias("moonlight-16b-a3b"));
     }
 
+    private static List<Preset> xai() {
+        return List.of(
+                row(
+                        "grok-1",
+                        plain("grok-1", Kind.GEGLU_TANH, 6144, 32768, softmax(8, 2, NONE)),
+                        released(DType.I8, 64, 314e9, 0, "xAI 2024, Open Release of Grok-1")));
+    }
+
+    /** Hidden and intermediate are recorded, not read; the number of parameters confirms them. */
+    private static List<Preset> kunlun() {
+        RouterConfig standardised =
+                softmax(16, 2, SUM).withLogitTransforms(List.of(new LogitTransform.Standardise(1)));
+        return List.of(
+                row(
+                                "skywork-moe-146b",
+                                swiglu("skywork_moe", 4608, 12288, 0, standardised),
+                                model(52, 146e9, 22e9, "Wei et al. 2024, Skywork-MoE")
+                                        .with(Balance.LOAD, 0.01))
+                        .alias("skywork-moe"));
+    }
+
     private static List<Preset> minimax() {
         return List.of(
                 row(
@@ -298,19 +306,24 @@ final class PresetTable {
                         model(32, 3.3e9, 0.8e9, GRANITE).with(Balance.LOAD, 0.001)));
     }
 
-    private static Preset row(String name, MoeConfig config, Published published) {
-        return new Preset(name, List.of(), config, Set.of(), published);
+    static Preset row(String name, MoeConfig config, Published published) {
+        return new Preset(name, List.of(), config, Set.of(), published, new ExpertForm.TwoMaps());
     }
 
-    private static Published model(int moeLayers, double total, double active, String source) {
-        return new Published(DType.BF16, moeLayers, total, active, 0, Map.of(), source);
+    static Published model(int moeLayers, double total, double active, String source) {
+        return released(DType.BF16, moeLayers, total, active, source);
     }
 
     private static Published fp8(int moeLayers, double total, double active, String source) {
-        return new Published(DType.F8_E4M3, moeLayers, total, active, 0, Map.of(), source);
+        return released(DType.F8_E4M3, moeLayers, total, active, source);
     }
 
     private static Published mxfp4(int moeLayers, double total, double active, String source) {
-        return new Published(DType.MXFP4, moeLayers, total, active, 0, Map.of(), source);
+        return released(DType.MXFP4, moeLayers, total, active, source);
+    }
+
+    static Published released(
+            DType weights, int moeLayers, double total, double active, String source) {
+        return new Published(weights, moeLayers, total, active, 0, Map.of(), source);
     }
 }

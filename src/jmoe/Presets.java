@@ -10,7 +10,14 @@ import java.util.Set;
 
 /**
  * MoE layers of published models: {@code Presets.of("deepseek-v3").config()} says what one
- * computes, {@link Preset} what it takes.
+ * computes, {@link Preset} what it takes. Layers of other kinds of experts than {@link MoeLayer}
+ * has say so in their {@link Preset#form}.
+ *
+ * <p>Of some, sizes had to be chosen, because the source leaves them free: {@code peer-1m} (hidden
+ * 512) and {@code survey4-demo} (512 and 512), which like {@code survey2-demo} are layers without a
+ * model around them. Of {@code v-moe-b16} it is the model of the paper with 32 experts and K = 2.
+ * Sizes of {@code skywork-moe-146b}, {@code pangu-pro-moe-72b} and {@code moma-1.4b} are recorded
+ * or derived; their numbers of parameters are those that the papers state.
  */
 public final class Presets {
     /** What is measured if nobody says otherwise. */

@@ -54,10 +54,37 @@ final class PeerLayerTest {
                             String name = "%s, %d tokens on %s".formatted(score, tokens, backend);
                             int terms = HIDDEN + WIDTH + HEADS * TOP_K;
                             Tolerance.assertClose("PEER", name, y, want, terms, DType.F32);
+                            assertThat(layer.topkIds().shape())
+                                    .containsExactly(tokens, HEADS * TOP_K);
                         }
                     }
                 }
             }
+        }
+    }
+
+    @Test
+    void topkIds_areThoseOfTheLastPass() {
+        try (Kernels kernels = Backend.REFERENCE.open();
+                Arena arena = Arena.ofShared();
+                PeerLayer layer =
+                        new PeerLayer(
+                                weights(arena, true, DType.F32),
+                                TOP_K,
+                                Score.SOFTMAX,
+                                kernels,
+                                TOKENS)) {
+            assertThatThrownBy(layer::topkIds)
+                    .isInstanceOf(IllegalStateException.class)
+                    .hasMessage("topkIds: no pass yet; call forward");
+            Tensor x = Cases.normal(arena, DType.F32, 9, 2, HIDDEN);
+            layer.forward(x, Tensor.allocate(arena, DType.F32, 2, HIDDEN));
+            Tensor ids = layer.topkIds();
+            for (int slot = 0; slot < ids.numElements(); slot++) {
+                assertThat(ids.getInt(slot)).isBetween(0, KEYS * KEYS - 1);
+            }
+            layer.close();
+            assertThatThrownBy(layer::topkIds).hasMessageContaining("closed");
         }
     }
 

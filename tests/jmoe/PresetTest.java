@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import jmoe.Preset.Published;
+import jmoe.ops.LogitTransform;
 import jmoe.ops.RouterConfig;
 import jmoe.tensor.DType;
 
@@ -75,6 +76,19 @@ final class PresetTest {
     }
 
     @Test
+    void halved_keepsGroupsAndHalvesKeys() {
+        Preset pangu = Presets.of("pangu-pro-moe-72b").halved().halved().halved();
+        assertThat(pangu.config().numExperts()).isEqualTo(8);
+        assertThat(pangu.halved()).isNull();
+        Preset peer = Presets.of("peer-1m").halved();
+        assertThat(peer.config().numExperts()).isEqualTo(512 * 512);
+        assertThat(peer.config().routers().getFirst().numLogits()).isEqualTo(2 * 512);
+        assertThat(peer.form()).isEqualTo(new ExpertForm.Neurons(8, 128));
+        // Every text expert may take the same token.
+        assertThat(Presets.of("moma-1.4b").halved()).isNull();
+    }
+
+    @Test
     void halved_keepsEachExpertsShareOfTheTokens() {
         Preset preset = Presets.of("switch-base-128");
         assertThat(limit(preset)).isEqualTo(20);
@@ -125,6 +139,31 @@ final class PresetTest {
                     table(32128, 768) + 12 * (4 + 8) * 768.0 * 768 + 12 * 2 * 768.0 * 3072;
             case "switch-large-128" ->
                     table(32128, 1024) + 24 * (4 + 8) * 1024.0 * 1024 + 24 * 2 * 1024.0 * 4096;
+            case "switch-xxl-128" ->
+                    2 * table(32128, 4096)
+                            + 24 * (4 + 8) * 4096.0 * 4096
+                            + 24 * swiglu(4096, 10240);
+            // Every fourth layer sparse, each with a dense one beside it.
+            case "st-moe-32b" ->
+                    2 * table(32128, 5120)
+                            + 24 * (4 + 8) * 5120.0 * 64 * 128
+                            + 48 * swiglu(5120, 20480);
+            case "glam-64b64e" ->
+                    table(256000, 8192)
+                            + 64 * attention(8192, 128, 128, 128)
+                            + 32 * swiglu(8192, 32768);
+            // Patches of 16 x 16 of images of 224 x 224; a head for the classes of JFT-300M.
+            case "v-moe-b16" ->
+                    16 * 16 * 3 * 768
+                            + table(197, 768)
+                            + 12 * attention(768, 12, 12, 64)
+                            + 6 * 2 * 768.0 * 3072
+                            + 768.0 * 768
+                            + table(18291, 768);
+            case "grok-1" -> table(131072, 6144) + 64 * attention(6144, 48, 8, 128);
+            case "skywork-moe-146b" -> 2 * table(65519, 4608) + 52 * attention(4608, 36, 36, 128);
+            case "pangu-pro-moe-72b" -> 2 * table(153376, 5120) + 48 * attention(5120, 40, 8, 128);
+            case "moma-1.4b" -> 2 * table(65536, 2048) + 24 * attention(2048, 16, 16, 128);
             case "switch-c-2048" -> table(32128, 2080) + 15 * (4 + 8) * 2080.0 * 2048;
             case "mixtral-8x7b" -> 2 * table(32000, 4096) + 32 * attention(4096, 32, 8, 128);
             case "mixtral-8x22b" -> 2 * table(32000, 6144) + 56 * attention(6144, 48, 8, 128);
@@ -192,7 +231,15 @@ final class PresetTest {
     @CsvSource({
         "switch-base-128, 7.4",
         "switch-large-128, 26",
+        "switch-xxl-128, 395",
         "switch-c-2048, 1571",
+        "st-moe-32b, 269",
+        "glam-64b64e, 1162",
+        "v-moe-b16, 0.979",
+        "grok-1, 316",
+        "skywork-moe-146b, 146",
+        "pangu-pro-moe-72b, 72.0",
+        "moma-1.4b, 7.1",
         "mixtral-8x7b, 46.70",
         "mixtral-8x22b, 141",
         "deepseek-moe-16b, 16.4",
@@ -226,11 +273,24 @@ final class PresetTest {
     /** The same of one token; some sources leave the embedding of the input out, or both. */
     @ParameterizedTest
     @CsvSource({
-        "mixtral-8x7b, 12.88, 0, 0", "mixtral-8x22b, 39, 0, 0", "deepseek-moe-16b, 2.8, 0, 0",
-        "deepseek-v2, 21, 102400, 1", "deepseek-v3, 37, 129280, 1", "qwen1.5-moe-a2.7b, 2.7, 0, 0",
-        "qwen3-235b-a22b, 22, 0, 0", "olmoe-1b-7b, 1.3, 0, 0", "gpt-oss-20b, 3.6, 201088, 1",
-        "gpt-oss-120b, 5.1, 201088, 1", "dbrx, 36, 0, 0", "ernie-4.5-300b-a47b, 47, 103424, 1",
-        "minimax-m1, 45.9, 200064, 2", "moonlight-16b, 2.24, 163840, 2", "phi-3.5-moe, 6.6, 0, 0"
+        "mixtral-8x7b, 12.88, 0, 0",
+        "mixtral-8x22b, 39, 0, 0",
+        "deepseek-moe-16b, 2.8, 0, 0",
+        "deepseek-v2, 21, 102400, 1",
+        "deepseek-v3, 37, 129280, 1",
+        "qwen1.5-moe-a2.7b, 2.7, 0, 0",
+        "qwen3-235b-a22b, 22, 0, 0",
+        "olmoe-1b-7b, 1.3, 0, 0",
+        "gpt-oss-20b, 3.6, 201088, 1",
+        "gpt-oss-120b, 5.1, 201088, 1",
+        "dbrx, 36, 0, 0",
+        "ernie-4.5-300b-a47b, 47, 103424, 1",
+        "minimax-m1, 45.9, 200064, 2",
+        "glam-64b64e, 96.6, 0, 0",
+        "skywork-moe-146b, 22, 65519, 1",
+        "pangu-pro-moe-72b, 16.5, 0, 0",
+        "moonlight-16b, 2.24, 163840, 2",
+        "phi-3.5-moe, 6.6, 0, 0"
     })
     void activeParameters_ofAllLayersAndTheRestAreThoseOfAToken(
             String name, String billions, int vocabulary, int uncounted) {
@@ -245,6 +305,65 @@ final class PresetTest {
     private static String billions(double count, String like) {
         int decimals = like.contains(".") ? like.length() - like.indexOf('.') - 1 : 0;
         return String.format(Locale.ROOT, "%." + decimals + "f", count / 1e9);
+    }
+
+    /** Nothing is stated of these, so the layers alone, counted by hand. */
+    @Test
+    void parameters_ofLayersWithoutAModelAreThoseOfTheirForm() {
+        Preset oneMap = Presets.of("survey4-demo");
+        long map = 512 * 512 + 512;
+        assertThat(oneMap.parameters()).isEqualTo(8 * 512 + 8 + 8 * map);
+        assertThat(oneMap.activeParameters()).isEqualTo(8 * 512 + 8 + 2 * map);
+        Preset narrow = Presets.of("survey2-demo");
+        long expert = 10 * 32 + 32 + 32 * 2 + 2;
+        assertThat(narrow.parameters()).isEqualTo(4 * 10 + 4 + 4 * expert);
+        assertThat(narrow.activeParameters()).isEqualTo(4 * 10 + 4 + 2 * expert);
+        Preset peer = Presets.of("peer-1m");
+        long queriesAndKeys = 2 * 8 * 128 * 512 + 2 * 8 * 128 + 2 * 1024 * 128;
+        assertThat(peer.parameters()).isEqualTo(queriesAndKeys + 2L * 512 * 1024 * 1024);
+        assertThat(peer.activeParameters()).isEqualTo(queriesAndKeys + 8 * 16 * 2 * 512);
+        assertThat(peer.weightBytes(DType.BF16)).isEqualTo(2 * (peer.parameters() - 2 * 8 * 128));
+    }
+
+    @Test
+    void activeParameters_whereExpertsChooseTokensAreTheirMean() {
+        Preset moma = Presets.of("moma-1.4b");
+        assertThat(moma.activeParameters()).isEqualTo(4 * 2048 + 3 * 2048 * 5464);
+        assertThat(moma.config().numTokenTypes()).isEqualTo(2);
+    }
+
+    @Test
+    void presets_haveTheRulesOfTheirSources() {
+        RouterConfig pangu = rule("pangu-pro-moe-72b");
+        assertThat(pangu.selection())
+                .isEqualTo(new RouterConfig.Selection.OnePerGroup(8, RouterConfig.Scope.GLOBAL));
+        assertThat(Presets.of("pangu-pro-moe-72b").biases())
+                .containsExactly(Preset.Bias.EXPERT_SCALE);
+        assertThat(Presets.of("pangu-pro-moe-72b").config().sharedIntermediate()).isEqualTo(5376);
+        assertThat(rule("skywork-moe-146b").logitTransforms())
+                .containsExactly(new LogitTransform.Standardise(1));
+        assertThat(rule("v-moe-b16").logitTransforms())
+                .containsExactly(new LogitTransform.FixedNoise(0, 1 / 32.0));
+        // 1.05 x 1000 x 2 / 32 = 65.6 and up to a multiple of 4.
+        assertThat(limit("v-moe-b16", 1000)).isEqualTo(68);
+        assertThat(limit("switch-xxl-128", 32)).isEqualTo(2);
+        assertThat(limit("switch-base-128", 32)).isEqualTo(4);
+        assertThat(limit("switch-xxl-128", 4096)).isEqualTo(128);
+        // 2 x 1000 / 64 = 31.25, down and up to a multiple of 4.
+        assertThat(limit("glam-64b64e", 1000)).isEqualTo(32);
+        // ceil(1.2 x 100) x 2 / 8.
+        assertThat(limit("survey4-demo", 100)).isEqualTo(30);
+        assertThat(Presets.of("grok-1").published().weights()).isEqualTo(DType.I8);
+        assertThat(Presets.of("grok-1").publishedBytes())
+                .isEqualTo(8L * 3 * 6144 * 32768 + 2L * 8 * 6144);
+    }
+
+    private static RouterConfig rule(String name) {
+        return Presets.of(name).config().routers().getFirst();
+    }
+
+    private static long limit(String name, long tokens) {
+        return rule(name).capacity().limit(rule(name), tokens);
     }
 
     /** What the sources say of experts alone. */
@@ -274,6 +393,10 @@ final class PresetTest {
         for (Preset preset : Presets.all()) {
             Published published = preset.published();
             assertThat(published.source()).as(preset.name()).isNotBlank();
+            if (published.moeLayers() == 0) {
+                assertThat(published.totalParameters()).as(preset.name()).isZero();
+                continue;
+            }
             double layers = (double) published.moeLayers() * preset.parameters();
             assertThat(layers / published.totalParameters())
                     .as(preset.name())

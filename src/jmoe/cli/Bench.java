@@ -1,6 +1,7 @@
 package jmoe.cli;
 
 import jmoe.Backend;
+import jmoe.ExpertForm;
 import jmoe.Preset;
 import jmoe.Presets;
 import jmoe.tensor.Allocator;
@@ -199,7 +200,7 @@ final class Bench implements Callable<Integer> {
                 continue;
             }
             for (OpenBackend backend : open) {
-                String problem = problem(backend, type);
+                String problem = problem(shape, backend, type);
                 if (problem != null) {
                     note("left out: " + problem);
                     continue;
@@ -228,6 +229,19 @@ final class Bench implements Callable<Integer> {
             }
         }
         throw new UnsupportedOperationException(refused);
+    }
+
+    /** Why a layer is not measured on a backend; null if it is. */
+    private static @Nullable String problem(Preset shape, OpenBackend backend, DType type) {
+        if (shape.form() instanceof ExpertForm.Neurons && type == DType.I8) {
+            return shape.name() + " has neurons, which no backend has in i8; take f32, f16 or bf16";
+        }
+        if (shape.form() instanceof ExpertForm.Neurons && backend.backend() == Backend.CUDA) {
+            return shape.name()
+                    + " is a PeerLayer, which is not captured, and on cuda replays are timed; take"
+                    + " another backend";
+        }
+        return problem(backend, type);
     }
 
     /** Why a backend does not multiply by weights of a type; null if it does. */
@@ -282,7 +296,7 @@ final class Bench implements Callable<Integer> {
         long available = availableBytes.getAsLong();
         long passBytes = 0;
         for (int size : sizes) {
-            passBytes = Math.max(passBytes, BenchLayer.passBytes(shape.config(), size));
+            passBytes = Math.max(passBytes, TimedLayer.passBytes(shape, size));
         }
         Preset fitting = shape;
         while (2 * fitting.weightBytes(type) + passBytes > available) {
@@ -332,10 +346,10 @@ final class Bench implements Callable<Integer> {
         Map<Integer, String> skipped = new LinkedHashMap<>();
         double expected = expectedGflops(backend.backend(), ceilings);
         double gflops = expected;
-        BenchLayer layer = null;
+        TimedLayer layer = null;
         try {
             for (int size : sizes) {
-                double nanos = BenchLayer.Work.flops(preset.config(), size) / gflops;
+                double nanos = TimedLayer.flops(preset, size) / gflops;
                 if (nanos > MAX_CELL_NANOS) {
                     skipped.put(
                             size,
@@ -345,7 +359,7 @@ final class Bench implements Callable<Integer> {
                     continue;
                 }
                 // Weights are made only if something is measured with them.
-                layer = layer == null ? new BenchLayer(preset, type, backend) : layer;
+                layer = layer == null ? TimedLayer.of(preset, type, backend) : layer;
                 BenchCell cell = BenchCell.measure(layer, size, warmUpNanos);
                 // Few tokens wait for memory; more of them are computed faster.
                 gflops =

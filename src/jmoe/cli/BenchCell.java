@@ -73,11 +73,13 @@ record BenchCell(
      * @param tokens of a batch
      * @param nanos how long to warm up; measuring takes up to twice as long, or a few passes
      */
-    static BenchCell measure(BenchLayer layer, int tokens, long nanos) {
-        try (BenchLayer.Batches batches = layer.open(tokens)) {
-            if (layer.onDevice()) {
-                return replayed(layer, batches, nanos);
+    static BenchCell measure(TimedLayer layer, int tokens, long nanos) {
+        if (layer instanceof BenchLayer captured && captured.onDevice()) {
+            try (BenchLayer.Batches batches = captured.open(tokens)) {
+                return replayed(captured, batches, nanos);
             }
+        }
+        try (TimedLayer.Batches batches = layer.open(tokens)) {
             OtherLoad load = OtherLoad.watch();
             Passes cold = new Passes(layer.kernels());
             Total coldTotal = new Total();
@@ -161,11 +163,11 @@ record BenchCell(
      * @param hostNanos of a launch, median
      */
     private record Replays(double flops, double bytes, double experts, double hostNanos) {
-        static Replays of(List<BenchLayer.Work> works, double hostNanos) {
+        static Replays of(List<Work> works, double hostNanos) {
             double flops = 0;
             double bytes = 0;
             double experts = 0;
-            for (BenchLayer.Work work : works) {
+            for (Work work : works) {
                 flops += work.flops();
                 bytes += work.bytes();
                 experts += work.experts();
@@ -183,16 +185,16 @@ record BenchCell(
         private long allocated;
         private long peakHeap;
 
-        void measure(Passes passes, BenchLayer.Batches batches) {
+        void measure(Passes passes, TimedLayer.Batches batches) {
             passes.measure(batches::forward);
-            BenchLayer.Work work = batches.work();
+            Work work = batches.work();
             flops += work.flops();
             bytes += work.bytes();
             experts += work.experts();
         }
     }
 
-    private static void warmUp(BenchLayer.Batches batches, long nanos) {
+    private static void warmUp(TimedLayer.Batches batches, long nanos) {
         long start = System.nanoTime();
         long elapsed = 0;
         for (int pass = 0;
@@ -203,7 +205,7 @@ record BenchCell(
         }
     }
 
-    private static BenchCell attempt(BenchLayer layer, BenchLayer.Batches batches, long nanos) {
+    private static BenchCell attempt(TimedLayer layer, TimedLayer.Batches batches, long nanos) {
         Passes passes = new Passes(layer.kernels());
         Total total = new Total();
         System.gc();
@@ -227,7 +229,7 @@ record BenchCell(
     }
 
     private static BenchCell of(
-            BenchLayer.Batches batches, Passes passes, Total total, double otherLoad) {
+            TimedLayer.Batches batches, Passes passes, Total total, double otherLoad) {
         Map<Stage, Double> stages = new EnumMap<>(Stage.class);
         for (Stage stage : Stage.values()) {
             if (passes.medianNanos(stage) > 0) {

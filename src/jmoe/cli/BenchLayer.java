@@ -4,7 +4,6 @@ import jmoe.Backend;
 import jmoe.MoeLayer;
 import jmoe.Preset;
 import jmoe.Workspace;
-import jmoe.ops.Activation;
 import jmoe.ops.Kernels;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.MoeWeights;
@@ -17,8 +16,8 @@ import java.lang.foreign.Arena;
 import java.util.ArrayList;
 import java.util.List;
 
-/** A preset with random weights on one backend. */
-final class BenchLayer implements AutoCloseable {
+/** A preset of a {@link MoeLayer} with random weights on one backend. */
+final class BenchLayer implements TimedLayer {
     private final Preset preset;
     private final DType type;
     private final TimedKernels kernels;
@@ -58,13 +57,7 @@ final class BenchLayer implements AutoCloseable {
     }
 
     /** Different batches of one size, the memory of a pass, and a place for the result. */
-    final class Batches implements AutoCloseable {
-        /** Enough for each expert to be asked for by some token. */
-        private static final int MAX_BATCHES = 64;
-
-        private static final int MIN_BATCHES = 4;
-        private static final int ROTATED_TOKENS = 1024;
-
+    final class Batches implements TimedLayer.Batches {
         private final Arena arena = Arena.ofShared();
         private final int tokens;
         private final int count;
@@ -76,7 +69,7 @@ final class BenchLayer implements AutoCloseable {
 
         private Batches(int tokens) {
             this.tokens = tokens;
-            count = count(tokens);
+            count = TimedLayer.Batches.count(tokens);
             int hidden = preset.config().hidden();
             DType passType = rowType(backend, type);
             inputs = Tensor.allocate(arena, passType, (long) count * tokens, hidden);
@@ -94,8 +87,8 @@ final class BenchLayer implements AutoCloseable {
             return types;
         }
 
-        /** Runs a pass over the next batch. */
-        void forward() {
+        @Override
+        public void forward() {
             next = (next + 1) % count;
             layer.forward(input(next), types(next), y, workspace);
         }
@@ -127,16 +120,18 @@ final class BenchLayer implements AutoCloseable {
             }
         }
 
-        int tokens() {
+        @Override
+        public int tokens() {
             return tokens;
         }
 
-        long workspaceBytes() {
+        @Override
+        public long workspaceBytes() {
             return workspace.numBytes();
         }
 
-        /** What the last pass did. */
-        Work work() {
+        @Override
+        public Work work() {
             return Work.of(preset.config(), type, tokens, workspace.tokensPerExpert());
         }
 
@@ -149,8 +144,8 @@ final class BenchLayer implements AutoCloseable {
             return works;
         }
 
-        /** Values of the last result that are not finite. */
-        long notFinite() {
+        @Override
+        public long notFinite() {
             return Agreement.NotFinite.count(y);
         }
 
@@ -161,58 +156,8 @@ final class BenchLayer implements AutoCloseable {
         }
     }
 
-    private static int count(int tokens) {
-        return Math.clamp(
-                Batches.ROTATED_TOKENS / tokens, Batches.MIN_BATCHES, Batches.MAX_BATCHES);
-    }
-
-    /**
-     * What a pass must do: the products' operations, and the weights it cannot do without.
-     *
-     * @param flops of all matrix products
-     * @param bytes weights of the experts that had rows, of the shared expert and the router
-     * @param experts that had rows
-     */
-    record Work(long flops, long bytes, int experts) {
-        static Work of(MoeConfig config, DType type, long tokens, Tensor tokensPerExpert) {
-            int matrices = matrices(config.activation());
-            long hidden = config.hidden();
-            long flops = 0;
-            long elements = 0;
-            int used = 0;
-            for (int tokenType = 0; tokenType < config.numTokenTypes(); tokenType++) {
-                long expertElements = matrices * hidden * config.intermediates().get(tokenType);
-                for (int expert = 0; expert < config.numExperts(); expert++) {
-                    int rows = tokensPerExpert.getInt(tokenType * config.numExperts() + expert);
-                    flops += 2L * rows * expertElements;
-                    elements += rows > 0 ? expertElements : 0;
-                    used += rows > 0 ? 1 : 0;
-                }
-            }
-            long shared = matrices * hidden * config.sharedIntermediate();
-            long router = hidden * config.numExperts() * config.numTokenTypes();
-            return new Work(
-                    flops + 2 * tokens * (shared + router),
-                    type.numBytes(elements + shared + router),
-                    used);
-        }
-
-        /** The same before a pass: as many rows as tokens ask for. */
-        static long flops(MoeConfig config, long tokens) {
-            long matrices = matrices(config.activation());
-            long width = (long) config.topK() * config.intermediates().getFirst();
-            return 2
-                    * tokens
-                    * config.hidden()
-                    * (matrices * (width + config.sharedIntermediate()) + config.numExperts());
-        }
-
-        private static int matrices(Activation activation) {
-            return activation.gated() ? 3 : 2;
-        }
-    }
-
-    TimedKernels kernels() {
+    @Override
+    public TimedKernels kernels() {
         return kernels;
     }
 
@@ -237,8 +182,8 @@ final class BenchLayer implements AutoCloseable {
         return backend.backend().emulated();
     }
 
-    /** Makes the inputs of one size of batch. */
-    Batches open(int tokens) {
+    @Override
+    public Batches open(int tokens) {
         return new Batches(tokens);
     }
 
@@ -255,7 +200,8 @@ final class BenchLayer implements AutoCloseable {
                                 + 4L * config.hidden()
                                 + 3L * config.sharedIntermediate()
                                 + config.numExperts());
-        return DType.F32.numBytes(elements + (long) count(tokens) * tokens * config.hidden());
+        int batches = TimedLayer.Batches.count(tokens);
+        return DType.F32.numBytes(elements + (long) batches * tokens * config.hidden());
     }
 
     @Override

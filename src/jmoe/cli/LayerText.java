@@ -5,12 +5,12 @@ import jmoe.ops.Activation;
 import jmoe.ops.Capacity;
 import jmoe.ops.CapacityLimit;
 import jmoe.ops.InputTransform;
+import jmoe.ops.LogitTransform;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Scope;
-import jmoe.ops.RouterConfig.Score;
 import jmoe.ops.RouterConfig.Selection;
 
 import java.util.LinkedHashMap;
@@ -75,7 +75,7 @@ final class LayerText {
     }
 
     private static String selection(RouterConfig router, boolean bias) {
-        String score = score(router.score()) + (bias ? " + bias" : "");
+        String score = score(router) + (bias ? " + bias" : "");
         return switch (router.selection()) {
             case Selection.TopK t -> "top " + router.topK() + " of " + score;
             case Selection.GroupLimited g ->
@@ -160,12 +160,28 @@ final class LayerText {
         };
     }
 
-    private static String score(Score score) {
-        return switch (score) {
-            case SOFTMAX -> "softmax(logits)";
-            case SIGMOID -> "sigmoid(logits)";
-            case SQRT_SOFTPLUS -> "sqrt(softplus(logits))";
-            case NONE -> "logits";
+    private static String score(RouterConfig router) {
+        String logits = "logits";
+        for (LogitTransform transform : router.logitTransforms()) {
+            logits = shaped(transform, logits.equals("logits") ? logits : "(" + logits + ")");
+        }
+        return switch (router.score()) {
+            case SOFTMAX -> "softmax(" + logits + ")";
+            case SIGMOID -> "sigmoid(" + logits + ")";
+            case SQRT_SOFTPLUS -> "sqrt(softplus(" + logits + "))";
+            case NONE -> logits;
+        };
+    }
+
+    private static String shaped(LogitTransform transform, String logits) {
+        return switch (transform) {
+            case LogitTransform.Temperature t -> logits + " / " + number(t.tau());
+            case LogitTransform.Standardise s ->
+                    (s.lambda() == 1 ? "" : number(s.lambda()) + " ") + "standardised " + logits;
+            case LogitTransform.Cap c -> logits + " capped at " + number(c.limit());
+            case LogitTransform.FixedNoise n -> logits + " + noise of " + number(n.deviation());
+            case LogitTransform.LearnedNoise n -> logits + " + learned noise";
+            case LogitTransform.GumbelNoise n -> logits + " + Gumbel noise of " + number(n.scale());
         };
     }
 

@@ -1,5 +1,6 @@
 package jmoe.cli;
 
+import jmoe.ExpertForm;
 import jmoe.Preset;
 import jmoe.Preset.Balance;
 import jmoe.Preset.Bias;
@@ -101,8 +102,8 @@ final class PresetsCommand implements Callable<Integer> {
         screen.line(screen.bold("Sizes of one layer of " + presets.size() + " published models"));
         TextTable table =
                 new TextTable(
-                        "lrrrrrrrr", "", "hid-", "inter-", "ex-", "", "sha-", "para-", "", "");
-        table.row("name", "den", "mediate", "perts", "k", "red", "meters", "active", "BF16");
+                        "lrrrrrrrr", "", "hid-", "inter-", "ex-", "", "sha-", "para-", "ac-", "");
+        table.row("name", "den", "mediate", "perts", "k", "red", "meters", "tive", "BF16");
         for (Preset preset : presets) {
             MoeConfig config = preset.config();
             table.row(
@@ -120,7 +121,9 @@ final class PresetsCommand implements Callable<Integer> {
     }
 
     private static String experts(MoeConfig config) {
-        String experts = Integer.toString(config.numExperts());
+        boolean many = config.numExperts() >= 100_000;
+        String experts =
+                many ? Units.count(config.numExperts()) : Integer.toString(config.numExperts());
         return config.numTokenTypes() == 1 ? experts : config.numTokenTypes() + "x" + experts;
     }
 
@@ -148,7 +151,28 @@ final class PresetsCommand implements Callable<Integer> {
     }
 
     private static String rule(Preset preset) {
-        return LayerText.rule(preset.config(), preset.biases().contains(Bias.SELECTION));
+        return LayerText.rule(preset.config(), preset.biases().contains(Bias.SELECTION))
+                + (preset.biases().contains(Bias.EXPERT_SCALE)
+                        ? ", times a factor of each expert"
+                        : "")
+                + form(preset.form());
+    }
+
+    /** What is special about the experts. */
+    private static String form(ExpertForm form) {
+        return switch (form) {
+            case ExpertForm.TwoMaps two -> "";
+            case ExpertForm.OneMap one -> "; experts of one matrix, the activation behind it";
+            case ExpertForm.Narrow narrow -> "; experts of " + narrow.outputs() + " outputs";
+            case ExpertForm.Neurons neurons ->
+                    ", for each of "
+                            + neurons.heads()
+                            + " heads with keys of "
+                            + neurons.keyWidth()
+                            + " + "
+                            + neurons.keyWidth()
+                            + "; experts of a neuron";
+        };
     }
 
     private void print(Preset preset) {
@@ -181,11 +205,9 @@ final class PresetsCommand implements Callable<Integer> {
                         + " as released ("
                         + type(published)
                         + ")");
-        screen.field(
-                "model",
-                Units.plural(published.moeLayers(), "MoE layer", "MoE layers")
-                        + stated(", ", published.totalParameters(), " parameters")
-                        + stated(", ", published.activeParameters(), " active"));
+        if (published.moeLayers() > 0) {
+            screen.field("model", model(published));
+        }
         if (published.trainingCapacity() > 0) {
             screen.field(
                     "training",
@@ -195,6 +217,12 @@ final class PresetsCommand implements Callable<Integer> {
             screen.field("balance", balance(published));
         }
         screen.field("source", published.source());
+    }
+
+    private static String model(Published published) {
+        return Units.plural(published.moeLayers(), "MoE layer", "MoE layers")
+                + stated(", ", published.totalParameters(), " parameters")
+                + stated(", ", published.activeParameters(), " active");
     }
 
     private static String stated(String before, double count, String after) {
@@ -216,6 +244,8 @@ final class PresetsCommand implements Callable<Integer> {
             case Z -> "z-loss";
             case ORTHOGONALITY -> "orthogonality loss";
             case SELECTION_BIAS -> "step of the selection bias";
+            case IMPORTANCE -> "importance loss";
+            case LOAD_VARIATION -> "load loss";
         };
     }
 
@@ -223,7 +253,7 @@ final class PresetsCommand implements Callable<Integer> {
         List<String> places = new ArrayList<>();
         for (Bias bias : Bias.values()) {
             if (preset.biases().contains(bias)) {
-                places.add(bias.name().toLowerCase(Locale.ROOT));
+                places.add(bias.name().toLowerCase(Locale.ROOT).replace('_', ' '));
             }
         }
         return places;
@@ -252,6 +282,8 @@ final class PresetsCommand implements Callable<Integer> {
         json.put("selection", router.selection().getClass().getSimpleName());
         json.put("normalisation", router.normalisation().getClass().getSimpleName());
         json.put("factor", router.factor());
+        json.put("experts", preset.form().getClass().getSimpleName());
+        json.put("heads", preset.form() instanceof ExpertForm.Neurons n ? n.heads() : null);
         json.put("rule", rule(preset));
         json.put("biases", biases(preset));
         json.put("parameters", preset.parameters());
@@ -276,8 +308,10 @@ final class PresetsCommand implements Callable<Integer> {
     }
 
     private static String camelCase(Balance balance) {
-        return balance == Balance.SELECTION_BIAS
-                ? "selectionBias"
-                : balance.name().toLowerCase(Locale.ROOT);
+        return switch (balance) {
+            case SELECTION_BIAS -> "selectionBias";
+            case LOAD_VARIATION -> "loadVariation";
+            default -> balance.name().toLowerCase(Locale.ROOT);
+        };
     }
 }

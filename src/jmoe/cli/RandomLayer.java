@@ -4,14 +4,17 @@ import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 import static java.lang.foreign.ValueLayout.JAVA_INT_UNALIGNED;
 import static java.lang.foreign.ValueLayout.JAVA_SHORT_UNALIGNED;
 
+import jmoe.ExpertForm;
 import jmoe.Preset;
 import jmoe.Preset.Bias;
 import jmoe.ops.Activation;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.MoeWeights;
+import jmoe.ops.PeerWeights;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterWeights;
+import jmoe.ops.SingletonExperts;
 import jmoe.tensor.DType;
 import jmoe.tensor.Floats;
 import jmoe.tensor.Tensor;
@@ -69,7 +72,39 @@ public final class RandomLayer {
      * @return the weights
      */
     public static MoeWeights weights(Preset preset, DType type, Arena arena) {
+        if (preset.form() instanceof ExpertForm.Neurons) {
+            throw new IllegalArgumentException(
+                    "preset: expected experts of two matrices, got the neurons of "
+                            + preset.name()
+                            + "; PeerLayer runs them");
+        }
         return new RandomLayer(preset, type, arena).weights();
+    }
+
+    /**
+     * Makes the weights of a layer of neurons.
+     *
+     * @param preset shape and rules, with {@link ExpertForm.Neurons}
+     * @param type F32, F16 or BF16
+     * @param arena owner of the memory
+     */
+    static PeerWeights neurons(Preset preset, DType type, Arena arena) {
+        ExpertForm.Neurons form = (ExpertForm.Neurons) preset.form();
+        RandomLayer layer = new RandomLayer(preset, type, arena);
+        MoeConfig config = preset.config();
+        int hidden = config.hidden();
+        int width = form.keyWidth();
+        long outputs = (long) form.heads() * width;
+        long numKeys = config.routers().getFirst().numLogits() / 2;
+        double in = 1 / Math.sqrt(hidden);
+        return new PeerWeights(
+                layer.matrix(type, in, 2, outputs, hidden),
+                layer.bias(Bias.ROUTER, 2, outputs),
+                layer.matrix(type, 1 / Math.sqrt(width), 2, numKeys, width),
+                new SingletonExperts(
+                        layer.matrix(type, in, config.numExperts(), hidden),
+                        layer.matrix(type, 1, config.numExperts(), hidden),
+                        config.activation()));
     }
 
     /**
@@ -89,7 +124,9 @@ public final class RandomLayer {
         for (RouterConfig router : preset.config().routers()) {
             RouterWeights random =
                     layer.router(router.numLogits(), router.numExperts(), preset.config().hidden());
-            routers.add(new RouterWeights(random.weight(), random.bias(), null));
+            routers.add(
+                    new RouterWeights(
+                            random.weight(), random.bias(), null, random.expertScale(), null));
         }
         return routers;
     }
@@ -120,7 +157,8 @@ public final class RandomLayer {
             RouterConfig router = config.routers().get(tokenType);
             routers.add(router(router.numLogits(), router.numExperts(), hidden));
             int intermediate = config.intermediates().get(tokenType);
-            experts.add(bank(config.numExperts(), intermediate, hidden, config.activation()));
+            experts.add(
+                    formed(bank(config.numExperts(), intermediate, hidden, config.activation())));
         }
         int shared = config.sharedIntermediate();
         return new MoeWeights(
@@ -139,7 +177,72 @@ public final class RandomLayer {
         DType routerType = type == DType.I8 ? DType.BF16 : type;
         Tensor weight = matrix(routerType, 1 / Math.sqrt(hidden), 1, numLogits, hidden);
         return new RouterWeights(
-                weight, bias(Bias.ROUTER, 1, numLogits), bias(Bias.SELECTION, numExperts));
+                weight,
+                bias(Bias.ROUTER, 1, numLogits),
+                bias(Bias.SELECTION, numExperts),
+                expertScale(numExperts),
+                null);
+    }
+
+    /** Factors about 1. */
+    private @Nullable Tensor expertScale(int numExperts) {
+        Tensor scale = bias(Bias.EXPERT_SCALE, numExperts);
+        for (int expert = 0; scale != null && expert < numExperts; expert++) {
+            scale.setDouble(expert, 1 + scale.getDouble(expert));
+        }
+        return scale;
+    }
+
+    /** Fills up what the second matrix of a bank does not have. */
+    private ExpertWeights formed(ExpertWeights bank) {
+        return switch (preset.form()) {
+            case ExpertForm.TwoMaps two -> bank;
+            case ExpertForm.Neurons neurons -> bank;
+            case ExpertForm.OneMap one -> {
+                identity(bank.down());
+                yield new ExpertWeights(
+                        bank.gateUp(), bank.down(), bank.gateUpBias(), null, bank.activation());
+            }
+            case ExpertForm.Narrow narrow -> {
+                clearRows(bank.down(), narrow.outputs(), (int) bank.hidden());
+                if (bank.downBias() != null) {
+                    clearRows(bank.downBias(), narrow.outputs(), (int) bank.hidden());
+                }
+                yield bank;
+            }
+        };
+    }
+
+    /** Codes are 1 too, with a scale of 1. */
+    private static void identity(Tensor down) {
+        Tensor scale = down.scale();
+        for (long i = 0; scale != null && i < scale.numElements(); i++) {
+            scale.setDouble(i, 1);
+        }
+        long hidden = down.dim(1);
+        for (long row = 0; row < down.dim(0) * hidden; row++) {
+            for (long column = 0; column < hidden; column++) {
+                set(down, row * hidden + column, column == row % hidden ? 1 : 0);
+            }
+        }
+    }
+
+    /** Zeros in the rows of each expert from one on. */
+    private static void clearRows(Tensor tensor, int from, int hidden) {
+        long width = tensor.numElements() / tensor.dim(0) / hidden;
+        for (long row = 0; row < tensor.dim(0) * hidden; row++) {
+            for (long column = 0; row % hidden >= from && column < width; column++) {
+                set(tensor, row * width + column, 0);
+            }
+        }
+    }
+
+    private static void set(Tensor tensor, long i, int value) {
+        if (tensor.dtype() == DType.I8) {
+            tensor.data().set(JAVA_BYTE, i, (byte) value);
+        } else {
+            tensor.setDouble(i, value);
+        }
     }
 
     private ExpertWeights bank(

@@ -1,5 +1,6 @@
 package jmoe.cli;
 
+import jmoe.ExpertForm;
 import jmoe.Preset;
 import jmoe.Preset.Bias;
 import jmoe.checkpoint.Checkpoint;
@@ -134,6 +135,12 @@ final class RouteCommand implements Callable<Integer> {
     public Integer call() {
         checkOptions();
         Preset preset = presetName == null ? null : PresetsCommand.option(presetName);
+        refuseIf(
+                preset != null && preset.form() instanceof ExpertForm.Neurons,
+                "--preset: "
+                        + presetName
+                        + " has queries and keys instead of a router, and more experts than can be"
+                        + " shown; take jmoe bench to run it");
         Path jsonFile = json == null || json.equals(STANDARD_OUTPUT) ? null : Path.of(json);
         checkFiles(jsonFile);
         try (Arena arena = Arena.ofShared();

@@ -46,7 +46,8 @@ final class TimedKernels implements Kernels {
         SWIGLU,
         UNPERMUTE,
         EXPERTS,
-        SHAPE
+        SHAPE,
+        NEURONS
     }
 
     /** Subtract the maximum, exponential, sum, compare. */
@@ -379,7 +380,7 @@ final class TimedKernels implements Kernels {
         add(Stage.UNPERMUTE, nanos, touched, 2 * elements);
     }
 
-    /** Not measured, as what follows: no layer that has stages calls it. */
+    /** Bytes of neurons are those of all slots, though several may ask for the same. */
     @Override
     public void singletonExperts(
             Tensor x,
@@ -387,9 +388,19 @@ final class TimedKernels implements Kernels {
             @Nullable Tensor weights,
             SingletonExperts experts,
             Tensor y) {
-        kernels.singletonExperts(x, topkIds, weights, experts, y);
+        double nanos =
+                kernels.nanos(() -> kernels.singletonExperts(x, topkIds, weights, experts, y));
+        long elements = 2 * topkIds.numElements() * experts.hidden();
+        long touched =
+                x.numBytes()
+                        + topkIds.numBytes()
+                        + bytes(weights)
+                        + experts.up().dtype().numBytes(elements)
+                        + y.numBytes();
+        add(Stage.NEURONS, nanos, touched, 2 * elements);
     }
 
+    /** Not measured, as what follows: no layer that has stages calls it. */
     @Override
     public void normaliseRows(Tensor x, double factor, double epsilon, Tensor y) {
         double nanos = kernels.nanos(() -> kernels.normaliseRows(x, factor, epsilon, y));

@@ -1,6 +1,7 @@
 package jmoe.train;
 
 import jmoe.ops.RouterConfig;
+import jmoe.ops.RouterConfig.Score;
 import jmoe.ops.RouterConfig.Selection;
 import jmoe.ops.Routing;
 import jmoe.tensor.Check;
@@ -15,8 +16,8 @@ import org.jspecify.annotations.Nullable;
  * nowhere; a batch without any other has losses of 0.
  *
  * @param logits F32 [tokens, numExperts], from which the experts were selected: with noise, if the
- *     router adds any
- * @param config the rule; no product keys
+ *     router adds any, and -infinity for experts that were not active
+ * @param config the rule; neither product keys nor a hash
  * @param routing {@code topkIds} and {@code topkWeights} of the batch, from {@link
  *     jmoe.ops.Kernels#route}; the other tensors are not read
  * @param tokenTypes I32 [tokens], as the router got them, or null
@@ -38,9 +39,9 @@ public record RouterBatch(
     public enum Counted {
         /** All, as if nothing was dropped. */
         ALL,
-        /** The first of each token. */
+        /** The first of each token; not with {@link Selection.OnePerGroup}, which has no first. */
         FIRST,
-        /** Those that a capacity has not dropped: whose weight is not 0. */
+        /** Those that a capacity has not dropped: without one all, else whose weight is not 0. */
         KEPT
     }
 
@@ -51,6 +52,9 @@ public record RouterBatch(
      * @param deviations F32 [tokens, numExperts], standard deviations, above 0
      */
     public record Noise(Tensor cleanLogits, Tensor deviations) {}
+
+    /** Keeps the distribution of scores that are all 0 from being NaN. */
+    private static final double GUARD = 1e-20;
 
     /** Checks types and shapes against each other. */
     public RouterBatch {
@@ -164,7 +168,7 @@ public record RouterBatch(
     }
 
     /**
-     * Slots of each expert.
+     * Slots of each expert; those without one count nowhere.
      *
      * @param counted which
      * @return [numExperts]
@@ -174,6 +178,9 @@ public record RouterBatch(
     }
 
     long[] counts(Counted counted, long from, long to) {
+        if (counted == Counted.FIRST) {
+            requireOrder();
+        }
         long[] counts = new long[numExperts()];
         for (long token = from; token < to; token++) {
             for (int k = 0; k < config.topK(); k++) {
@@ -182,7 +189,7 @@ public record RouterBatch(
                         switch (counted) {
                             case ALL -> true;
                             case FIRST -> k == 0;
-                            case KEPT -> weight(token, k) != 0;
+                            case KEPT -> config.capacity() == null || weight(token, k) != 0;
                         };
                 if (id >= 0 && isCounted) {
                     counts[id]++;
@@ -190,6 +197,25 @@ public record RouterBatch(
             }
         }
         return counts;
+    }
+
+    /** Refuses a rule by which slots are places of groups, not first and second choices. */
+    void requireOrder() {
+        if (config.selection() instanceof Selection.OnePerGroup) {
+            throw new IllegalArgumentException(
+                    "config: expected a rule with a first choice, got "
+                            + config.selection()
+                            + ", whose slots are those of groups; count all slots");
+        }
+    }
+
+    /** Slots that have an expert: K for each token that is served, or fewer if the rule says so. */
+    long numSlots(long from, long to) {
+        long slots = 0;
+        for (long count : counts(Counted.ALL, from, to)) {
+            slots += count;
+        }
+        return slots;
     }
 
     /**
@@ -230,8 +256,9 @@ public record RouterBatch(
     }
 
     /**
-     * The distribution of a token over experts: softmax of its logits, or with scores of sigmoid or
-     * sqrt(softplus) those divided by their sum (DeepSeek-V3).
+     * The distribution of a token over experts: softmax of its logits, also where these are the
+     * scores themselves; with scores of sigmoid or sqrt(softplus) those divided by their sum and
+     * 1e-20 (DeepSeek-V3).
      *
      * @param token its index
      * @param to out, [numExperts]
@@ -252,6 +279,8 @@ public record RouterBatch(
                     };
             sum += to[e];
         }
+        boolean exponential = config.score() == Score.SOFTMAX || config.score() == Score.NONE;
+        sum += exponential ? 0 : GUARD;
         for (int e = 0; e < to.length; e++) {
             to[e] /= sum;
         }

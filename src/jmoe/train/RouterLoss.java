@@ -1,5 +1,6 @@
 package jmoe.train;
 
+import jmoe.ops.RouterConfig.Selection;
 import jmoe.tensor.Tensor;
 import jmoe.train.RouterBatch.Counted;
 import jmoe.train.RouterBatch.Noise;
@@ -11,6 +12,9 @@ import java.util.Arrays;
  * served, E experts, K choices; c_e slots of an expert; p_t the {@linkplain
  * RouterBatch#probabilities distribution} of a token, P its mean over tokens, H(p) = -sum p ln p.
  * Counts are constants to a gradient. A NaN logit makes a loss NaN.
+ *
+ * <p>K T stands for the slots that have an expert: fewer where a rule chooses their number, or
+ * where experts choose tokens.
  */
 public sealed interface RouterLoss {
     /**
@@ -71,9 +75,9 @@ public sealed interface RouterLoss {
         @Override
         public double value(RouterBatch batch) {
             long[] counts = batch.counts(counted);
-            int choices = fraction == Fraction.OF_SLOTS ? choices(batch, counted) : 1;
-            double slots = (double) batch.numServed() * choices;
-            return coefficient * balance(counts, slots, batch.meanProbabilities());
+            boolean ofTokens = fraction == Fraction.OF_TOKENS || counted == Counted.FIRST;
+            long of = ofTokens ? batch.numServed() : batch.numSlots(0, batch.routing().tokens());
+            return coefficient * balance(counts, (double) of, batch.meanProbabilities());
         }
     }
 
@@ -87,6 +91,7 @@ public sealed interface RouterLoss {
     record SecondChoice(double coefficient) implements RouterLoss {
         @Override
         public double value(RouterBatch batch) {
+            batch.requireOrder();
             if (batch.config().topK() < 2) {
                 throw new IllegalArgumentException(
                         "topK: expected at least 2 for a loss of second choices, got 1");
@@ -132,7 +137,7 @@ public sealed interface RouterLoss {
                 long served = batch.numServed(from, to);
                 if (served > 0) {
                     long[] counts = batch.counts(Counted.ALL, from, to);
-                    double slots = (double) served * batch.config().topK();
+                    double slots = (double) batch.numSlots(from, to);
                     sum += balance(counts, slots, batch.meanProbabilities(from, to));
                     used++;
                 }
@@ -154,7 +159,7 @@ public sealed interface RouterLoss {
             int perDevice = expertsPerDevice(batch, numDevices);
             long[] counts = batch.counts(Counted.ALL);
             double[] mean = batch.meanProbabilities();
-            double slots = (double) batch.numServed() * batch.config().topK();
+            double slots = (double) batch.numSlots(0, batch.routing().tokens());
             double sum = 0;
             for (int from = 0; from < mean.length && slots > 0; from += perDevice) {
                 double load = 0;
@@ -248,7 +253,8 @@ public sealed interface RouterLoss {
 
     /**
      * {@code coefficient CV^2(L)}, where L_e is the sum over tokens of the probability that the
-     * expert is selected if its noise is drawn anew. Needs {@link RouterBatch#noise}.
+     * expert is selected if its noise is drawn anew. Needs {@link RouterBatch#noise}, and a rule by
+     * which a token takes its K best experts.
      *
      * @param coefficient 0.1 in Shazeer et al. 2017, 0.005 in V-MoE
      * @param variance its form
@@ -263,6 +269,12 @@ public sealed interface RouterLoss {
                 throw new IllegalArgumentException(
                         "noise: expected clean logits and deviations, got null; without noise use"
                                 + " ImportanceVariation");
+            }
+            if (!(batch.config().selection() instanceof Selection.TopK)) {
+                throw new IllegalArgumentException(
+                        "config: expected TopK, by which the K-th logit of a token decides, got "
+                                + batch.config().selection()
+                                + "; use ImportanceVariation");
             }
             int numExperts = batch.numExperts();
             double[] load = new double[numExperts];
@@ -396,10 +408,6 @@ public sealed interface RouterLoss {
                     ? 0
                     : coefficient * (meanEntropy(batch) - entropy(batch.meanProbabilities()));
         }
-    }
-
-    private static int choices(RouterBatch batch, Counted counted) {
-        return counted == Counted.FIRST ? 1 : batch.config().topK();
     }
 
     private static double balance(long[] counts, double slots, double[] mean) {

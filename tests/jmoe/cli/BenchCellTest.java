@@ -102,7 +102,7 @@ final class BenchCellTest {
             assertThat(passes.nanos(2)).isNotNegative();
             assertThat(passes.hostNanos(2)).isPositive();
             assertThat(passes.tokensPerExpert()).hasSize(passes.count());
-            for (BenchLayer.Work work : batches.work(passes)) {
+            for (Work work : batches.work(passes)) {
                 long fixed = type.numBytes((long) HIDDEN * EXPERTS);
                 long expert = type.numBytes(3L * HIDDEN * INTERMEDIATE);
                 assertThat(work.experts()).isBetween(TOP_K, EXPERTS);

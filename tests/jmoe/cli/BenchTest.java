@@ -210,13 +210,69 @@ final class BenchTest {
         jmoe("bench", option, value).refused(message);
     }
 
+    /** Every form of experts, with as many of them as 100 MB hold twice. */
+    @ParameterizedTest
+    @CsvSource({"survey2-demo, 4", "survey4-demo, 8", "v-moe-b16, 2", "peer-1m, 4096"})
+    void bench_measuresEveryForm(String preset, int experts) {
+        Commands.Outcome outcome =
+                bench(100_000_000, "--preset", preset, "--weights", "f32", "--tokens", "2");
+        assertThat(outcome.status()).as(outcome.err()).isZero();
+        assertThat(outcome.out())
+                .contains("f32 weights", "route")
+                .containsPattern("(?m)^ +2 +(\\* )?\\d")
+                .doesNotContain("not finite");
+        int published = Presets.of(preset).config().numExperts();
+        if (experts < published) {
+            assertThat(outcome.out().replaceAll("\\s+", " "))
+                    .contains(
+                            "measured with "
+                                    + experts
+                                    + " of "
+                                    + Units.plural(published, "expert", "experts"));
+        }
+    }
+
+    @Test
+    void bench_ofNeuronsCountsThoseThatAreAskedFor() {
+        Preset peer = Presets.of("peer-1m");
+        while (peer.config().numExperts() > 256) {
+            peer = peer.halved();
+        }
+        try (OpenBackend backend = OpenBackend.start("reference", null);
+                TimedLayer layer = TimedLayer.of(peer, DType.F32, backend);
+                TimedLayer.Batches batches = layer.open(3)) {
+            batches.forward();
+            Work work = batches.work();
+            // Queries, 16 keys of either half, 8 x 16 neurons there and back.
+            long products = 2L * 8 * 128 * 512 + 8 * 2 * 16 * 128 + 8 * 16 * 2 * 512;
+            assertThat(work.flops()).isEqualTo(2 * 3 * products);
+            assertThat(work.flops()).isEqualTo(TimedLayer.flops(peer, 3));
+            assertThat(work.experts()).isBetween(100, 256);
+            assertThat(work.bytes())
+                    .isEqualTo(4L * (2 * 8 * 128 * 512 + 2 * 16 * 128 + 2 * 512 * work.experts()));
+            assertThat(layer.kernels().meter(TimedKernels.Stage.NEURONS).calls()).isEqualTo(1);
+            assertThat(batches.notFinite()).isZero();
+        }
+    }
+
+    @Test
+    void bench_ofNeuronsSaysWhereTheyAreNotMeasured() {
+        String[] options = {
+            "--preset", "peer-1m", "--weights", "i8", "--backend", "reference", "--tokens", "1"
+        };
+        assertThat(bench(100_000_000, options).out().replaceAll("\\s+", " "))
+                .contains("left out: peer-1m has neurons, which no backend has in i8");
+    }
+
     private static Commands.Outcome bench(long availableBytes) {
+        return bench(availableBytes, "--preset", SMALLEST, "--tokens", "1");
+    }
+
+    private static Commands.Outcome bench(long availableBytes, String... options) {
         StringWriter out = new StringWriter();
         StringWriter err = new StringWriter();
         Screen screen = Screen.plain(new PrintWriter(out), new PrintWriter(err));
-        int status =
-                new CommandLine(new Bench(screen, 0, () -> availableBytes))
-                        .execute("--preset", SMALLEST, "--tokens", "1");
+        int status = new CommandLine(new Bench(screen, 0, () -> availableBytes)).execute(options);
         return new Commands.Outcome(status, out.toString(), err.toString());
     }
 }

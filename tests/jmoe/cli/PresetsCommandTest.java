@@ -26,6 +26,13 @@ final class PresetsCommandTest {
         assertThat(out.replaceAll("\\s+", " "))
                 .contains("mixtral-8x7b 4096 14336 8 2 0 1.41B 352M 2.82 GB")
                 .contains("ernie-4.5-vl-28b 2560 1536/512 2x64 6 2 1.03B 94.5M 2.06 GB")
+                .contains("peer-1m 512 1 1.05M 16 0 1.08B 1.44M 2.15 GB")
+                .contains("moma-1.4b 2048 5464 2x4 4 0 269M 33.6M 537 MB")
+                .contains("top 2 of softmax(standardised logits), renormalised")
+                .contains("softmax(logits + noise of 0.03125), not renormalised")
+                .contains("top 2 of softmax(logits / 0.1)", "experts of one matrix", "of 2 outputs")
+                .contains("8 groups by softmax(logits), not renormalised, times a factor of each")
+                .contains("for each of 8 heads with keys of 128 + 128; experts of a neuron")
                 .contains("deepseek-v3 top 8 of sigmoid(logits) + bias in the best 4 of 8")
                 .contains("SwiGLU clamped at 7, released in mxfp4");
     }
@@ -42,6 +49,20 @@ final class PresetsCommandTest {
                 .contains("source DeepSeek-AI 2024, DeepSeek-V3")
                 .contains("training capacity factor 1 balance load-balancing loss 0.01");
         assertThat(out.lines()).allMatch(line -> line.length() <= Screen.COLUMNS);
+    }
+
+    @Test
+    void presets_withoutAModelSayWhatIsKnown() {
+        String out = jmoe("presets", "peer-1m", "v-moe-b16", "grok-1").succeeded().out();
+        assertThat(out.replaceAll("\\s+", " "))
+                .contains("biases router parameters 1.44M active of 1.08B")
+                .contains("importance loss 0.005, load loss 0.005")
+                .contains("4.83 GB as released (i8)")
+                .doesNotContain("0 MoE layers");
+        JsonNode peer = jmoe("presets", "peer-1m", "--json").json().get("presets").get(0);
+        assertThat(peer.get("experts").asString()).isEqualTo("Neurons");
+        assertThat(peer.get("heads").asInt()).isEqualTo(8);
+        assertThat(peer.get("modelParameters").isNull()).isTrue();
     }
 
     @Test

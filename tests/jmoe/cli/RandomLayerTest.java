@@ -1,12 +1,21 @@
 package jmoe.cli;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.assertj.core.api.Assertions.within;
 
+import jmoe.MoeLayer;
 import jmoe.Preset;
+import jmoe.Preset.Bias;
 import jmoe.Presets;
+import jmoe.Workspace;
+import jmoe.ops.Activation;
 import jmoe.ops.ExpertWeights;
+import jmoe.ops.MoeConfig;
 import jmoe.ops.MoeWeights;
+import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterWeights;
+import jmoe.reference.ReferenceKernels;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
@@ -17,6 +26,8 @@ import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 import java.lang.foreign.Arena;
+import java.util.List;
+import java.util.Set;
 
 final class RandomLayerTest {
     @ParameterizedTest
@@ -72,6 +83,109 @@ final class RandomLayerTest {
             assertThat(weights.routers().getFirst().selectionBias()).isNull();
             assertThat(weights.outputBias()).isNull();
             assertThat(RandomLayer.weights(jetmoe, DType.BF16, arena).outputBias()).isNotNull();
+        }
+    }
+
+    private static Preset small(Set<Bias> biases) {
+        MoeConfig config =
+                new MoeConfig(
+                        "small",
+                        6,
+                        6,
+                        4,
+                        0,
+                        Activation.SWIGLU,
+                        List.of(RouterConfig.softmaxTopK(4, 2, true)),
+                        List.of(5),
+                        0,
+                        false,
+                        1);
+        return new Preset("small", config, biases);
+    }
+
+    @Test
+    void weights_haveFactorsOfExpertsAboutOne() {
+        Preset preset = small(Set.of(Bias.EXPERT_SCALE));
+        try (Arena arena = Arena.ofShared()) {
+            MoeWeights weights = RandomLayer.weights(preset, DType.F32, arena);
+            weights.requireMatch(preset.config());
+            Tensor scale = weights.routers().getFirst().expertScale();
+            for (int expert = 0; expert < 4; expert++) {
+                assertThat(scale.getFloat(expert)).isBetween(0.3F, 1.7F).isNotEqualTo(1);
+            }
+            assertThat(preset.parameters())
+                    .isEqualTo(small(Set.of()).parameters() + scale.numElements());
+            Tensor routed =
+                    RandomLayer.routers(preset, DType.F32, 0, arena).getFirst().expertScale();
+            assertThat(routed).isNotNull();
+        }
+    }
+
+    /** y = sum w relu(W x + b), with nothing behind it. */
+    @ParameterizedTest
+    @EnumSource(names = {"F32", "BF16", "I8"})
+    void weights_ofOneMapLeaveTheActivationAsItIs(DType type) {
+        Preset preset = Presets.of("survey4-demo").halved().halved();
+        int hidden = preset.config().hidden();
+        try (Arena arena = Arena.ofShared();
+                ReferenceKernels kernels = new ReferenceKernels()) {
+            MoeWeights weights = RandomLayer.weights(preset, type, arena);
+            Tensor x = RandomLayer.tokens(1, hidden, 1, arena);
+            Tensor y = Tensor.allocate(arena, DType.F32, 1, hidden);
+            double[] want = new double[hidden];
+            try (MoeLayer layer = new MoeLayer(preset.config(), weights, kernels);
+                    Workspace workspace = layer.workspace(1)) {
+                layer.forward(x, y, workspace);
+                ExpertWeights bank = weights.experts().getFirst();
+                for (int k = 0; k < 2; k++) {
+                    int expert = workspace.topkIds().getInt(k);
+                    for (int i = 0; i < hidden; i++) {
+                        double sum = bank.gateUpBias().getDouble((long) expert * hidden + i);
+                        for (int j = 0; j < hidden; j++) {
+                            long at = ((long) expert * hidden + i) * hidden + j;
+                            sum += bank.gateUp().getDouble(at) * x.getDouble(j);
+                        }
+                        want[i] += workspace.topkWeights().getDouble(k) * Math.max(sum, 0);
+                    }
+                }
+            }
+            for (int i = 0; i < hidden; i++) {
+                assertThat(y.getDouble(i)).isCloseTo(want[i], within(2e-6));
+            }
+        }
+    }
+
+    @ParameterizedTest
+    @EnumSource(names = {"F32", "F16", "I8"})
+    void weights_ofNarrowExpertsGiveTheirOutputsAndZeros(DType type) {
+        Preset preset = Presets.of("survey2-demo");
+        try (Arena arena = Arena.ofShared();
+                ReferenceKernels kernels = new ReferenceKernels()) {
+            MoeWeights weights = RandomLayer.weights(preset, type, arena);
+            Tensor x = RandomLayer.tokens(3, 10, 1, arena);
+            Tensor y = Tensor.allocate(arena, DType.F32, 3, 10);
+            try (MoeLayer layer = new MoeLayer(preset.config(), weights, kernels);
+                    Workspace workspace = layer.workspace(3)) {
+                layer.forward(x, y, workspace);
+            }
+            for (int i = 0; i < y.numElements(); i++) {
+                if (i % 10 < 2) {
+                    assertThat(y.getFloat(i)).isNotZero();
+                } else {
+                    assertThat(y.getFloat(i)).isZero();
+                }
+            }
+        }
+    }
+
+    @Test
+    void weights_ofNeuronsAreRefused() {
+        try (Arena arena = Arena.ofShared()) {
+            assertThatThrownBy(() -> RandomLayer.weights(Presets.of("peer-1m"), DType.F32, arena))
+                    .isInstanceOf(IllegalArgumentException.class)
+                    .hasMessage(
+                            "preset: expected experts of two matrices, got the neurons of peer-1m;"
+                                    + " PeerLayer runs them");
         }
     }
 

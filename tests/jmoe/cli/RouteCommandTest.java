@@ -172,6 +172,32 @@ final class RouteCommandTest {
     /**
      * Experts in a file of which nothing but their place is there: a hole of a hundred gigabytes.
      */
+    /** Every preset but those of neurons; sizes that fit into a test. */
+    @ParameterizedTest
+    @CsvSource({
+        "switch-xxl-128, 128", "st-moe-32b, 64", "glam-64b64e, 64", "grok-1, 8",
+        "skywork-moe-146b, 16", "pangu-pro-moe-72b, 64", "v-moe-b16, 32", "moma-1.4b, 4",
+        "survey4-demo, 8", "survey2-demo, 4"
+    })
+    void route_takesPresets(String preset, int experts) {
+        JsonNode json = jmoe("route", "--preset", preset, "--tokens", 40, "--json").json();
+        assertThat(json.get("experts").asInt()).isEqualTo(experts);
+        int topK = json.get("top_k").asInt();
+        long slots = 0;
+        for (JsonNode load : json.get("load")) {
+            assertThat(load.get("not_finite_weights").asLong()).isZero();
+            slots += Math.round(load.get("mean").asDouble() * experts);
+        }
+        // Experts that choose take as many tokens as there are of their type, at most.
+        assertThat(slots).isBetween(preset.startsWith("moma") ? 32L : 40L * topK, 40L * topK);
+    }
+
+    @Test
+    void route_ofNeuronsSaysWhatToTake() {
+        jmoe("route", "--preset", "PEER-1m")
+                .refused("--preset: PEER-1m has queries and keys instead of a router");
+    }
+
     @Test
     void route_readsNoExperts() throws IOException {
         Path huge = hugeMixtral();
@@ -275,12 +301,20 @@ final class RouteCommandTest {
     void pictures_explainThemselves() throws IOException {
         Path map = folder.resolve("map.svg");
         Path load = folder.resolve("load.svg");
-        jmoe("route", "--preset", "switch-c", "--tokens", 130, "--heat-map", map).succeeded();
-        jmoe("route", "--preset", "switch-base-128", "--tokens", 512, "--load-chart", load)
+        jmoe(
+                        "route",
+                        "--preset",
+                        "switch-c",
+                        "--tokens",
+                        1000,
+                        "--heat-map",
+                        map,
+                        "--load-chart",
+                        load)
                 .succeeded();
         assertThat(Files.readString(map))
-                .contains("<svg", "130 tokens routed by switch-c-2048, random router")
-                .contains("a row is the mean of 3 tokens", "a column is the sum of 16 experts")
+                .contains("<svg", "1,000 tokens routed by switch-c-2048, random router")
+                .contains("a row is the mean of 16 tokens", "a column is the sum of 16 experts")
                 .contains(">expert<", ">token<", ">weight<", "</svg>");
         assertThat(Files.readString(load))
                 .contains(">slots<", ">computed<", ">dropped<", ">capacity<", ">mean asked for<");

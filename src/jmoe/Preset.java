@@ -3,6 +3,7 @@ package jmoe;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.SizeClass;
 import jmoe.tensor.DType;
 
 import org.jspecify.annotations.Nullable;
@@ -152,20 +153,26 @@ public record Preset(
     public long parameters() {
         long elements = dense();
         for (int type = 0; type < config.numTokenTypes(); type++) {
-            elements +=
-                    router(type) + config.numExperts() * expert(config.intermediates().get(type));
+            elements += router(type);
+            for (SizeClass size : config.sizeClasses(type)) {
+                elements += size.numExperts() * expert(size.intermediate());
+            }
         }
         return elements;
     }
 
     /**
      * The parameters that one token uses: router, shared expert and K of the E routed experts; with
-     * several token types, of the first.
+     * several token types, of the first. Of experts that differ in size, K of the mean size.
      *
      * @return elements
      */
     public long activeParameters() {
-        return dense() + router(0) + config.topK() * expert(config.intermediates().getFirst());
+        long experts = 0;
+        for (SizeClass size : config.sizeClasses(0)) {
+            experts += size.numExperts() * expert(size.intermediate());
+        }
+        return dense() + router(0) + config.topK() * experts / Math.max(1, config.numExperts());
     }
 
     /** What every token uses besides router and routed experts. */
@@ -205,8 +212,11 @@ public record Preset(
         long hidden = config.hidden();
         long elements =
                 (columns(config.sharedIntermediate()) + config.sharedIntermediate()) * hidden;
-        for (int intermediate : config.intermediates()) {
-            elements += config.numExperts() * (columns(intermediate) + intermediate) * hidden;
+        for (int tokenType = 0; tokenType < config.numTokenTypes(); tokenType++) {
+            for (SizeClass size : config.sizeClasses(tokenType)) {
+                int width = size.intermediate();
+                elements += size.numExperts() * (columns(width) + width) * hidden;
+            }
         }
         long routers = (long) config.numTokenTypes() * config.numExperts() * hidden;
         return type.numBytes(elements + routers);
@@ -224,8 +234,10 @@ public record Preset(
         if (config.sharedIntermediate() > 0) {
             bytes += publishedBytes(config.sharedIntermediate());
         }
-        for (int intermediate : config.intermediates()) {
-            bytes += config.numExperts() * publishedBytes(intermediate);
+        for (int type = 0; type < config.numTokenTypes(); type++) {
+            for (SizeClass size : config.sizeClasses(type)) {
+                bytes += size.numExperts() * publishedBytes(size.intermediate());
+            }
         }
         return bytes;
     }
@@ -247,11 +259,11 @@ public record Preset(
     /**
      * The same layer with half as many experts, to fit where the whole does not.
      *
-     * @return null if its rule needs as many as there are
+     * @return null if its rule needs as many as there are, or they differ in size
      */
     public @Nullable Preset halved() {
         int experts = config.numExperts() / 2;
-        if (experts < config.topK()) {
+        if (experts < config.topK() || config.mixesSizes()) {
             return null;
         }
         List<RouterConfig> routers = new ArrayList<>();

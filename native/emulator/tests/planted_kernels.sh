@@ -98,7 +98,7 @@ check logits_routed_before_every_lane_sees_them decode_route.cu kernels_decode_r
 check absent_tokens_routed decode_route.cu kernels_decode_route \
     'if (index >= present)' 'if (index > present)'
 check rows_beyond_the_last_written permute.cu kernels_permute \
-    'row >= max_rows || row >= *num_rows' 'row >= max_rows || row > *num_rows'
+    'row >= expert_offsets[groups]' 'row > expert_offsets[groups]'
 check stage_read_before_it_is_there grouped_gemm_mma.cu kernels_grouped_gemm_mma \
     'cp_async_wait_group<S::kStages - 2>' 'cp_async_wait_group<S::kStages - 1>'
 check stage_filled_while_it_is_read grouped_gemm_mma.cu kernels_grouped_gemm_mma \

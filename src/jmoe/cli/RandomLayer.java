@@ -12,6 +12,7 @@ import jmoe.ops.MoeConfig;
 import jmoe.ops.MoeWeights;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterWeights;
+import jmoe.ops.SizeClass;
 import jmoe.tensor.DType;
 import jmoe.tensor.Floats;
 import jmoe.tensor.Tensor;
@@ -119,8 +120,10 @@ public final class RandomLayer {
         for (int tokenType = 0; tokenType < config.numTokenTypes(); tokenType++) {
             RouterConfig router = config.routers().get(tokenType);
             routers.add(router(router.numLogits(), router.numExperts(), hidden));
-            int intermediate = config.intermediates().get(tokenType);
-            experts.add(bank(config.numExperts(), intermediate, hidden, config.activation()));
+            for (SizeClass size : config.sizeClasses(tokenType)) {
+                experts.add(
+                        bank(size.numExperts(), size.intermediate(), hidden, config.activation()));
+            }
         }
         int shared = config.sharedIntermediate();
         return new MoeWeights(

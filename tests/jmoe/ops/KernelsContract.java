@@ -35,6 +35,7 @@ public abstract class KernelsContract extends TestedBackend
                 RouterContract,
                 ExpertsContract,
                 WeightlessExpertsContract,
+                SizeClassContract,
                 PrepareContract,
                 QuantisedContract,
                 MemoryContract,

@@ -1,7 +1,7 @@
 // rows[r] = w[r] x[rowToSlot[r] / topK]
 //
 // Shapes    x [tokens, hidden], rowToSlot [max_rows], weights [tokens, topK] by slot or null for 1, rows [max_rows, hidden];
-//           num_rows points at the last of expertOffsets. Rows from num_rows on are not touched.
+//           expertOffsets [groups + 1]. Rows before the first offset and from the last one on are not touched.
 // Grid      x: ceil(max_rows / items_per_block); y: any, shares the columns.
 // Numerics  permute_copy moves bytes. The others multiply in F32 and round once.
 // Requires  nothing of alignment: 128-bit accesses where addresses and rows allow, else narrower ones.
@@ -56,10 +56,10 @@ __device__ void weigh_row(const typename X::Bits* from, typename R::Bits* to, fl
 }
 
 template <class X, class R>
-__device__ void permute(const typename X::Bits* x, const int* row_to_slot, const int* num_rows, const float* weights,
-                        typename R::Bits* rows_out, int max_rows, int hidden, int top_k) {
+__device__ void permute(const typename X::Bits* x, const int* row_to_slot, const int* expert_offsets, int groups,
+                        const float* weights, typename R::Bits* rows_out, int max_rows, int hidden, int top_k) {
     long long row = rows::row();
-    if (row >= max_rows || row >= *num_rows) {
+    if (row >= max_rows || row < expert_offsets[0] || row >= expert_offsets[groups]) {
         return;
     }
     int slot = row_to_slot[row];
@@ -76,10 +76,10 @@ __device__ void permute(const typename X::Bits* x, const int* row_to_slot, const
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(rows::kThreads)
-    permute_copy(const void* __restrict__ x, const int* __restrict__ row_to_slot, const int* __restrict__ num_rows,
-                 void* __restrict__ rows_out, int max_rows, long long row_bytes, int top_k) {
+    permute_copy(const void* __restrict__ x, const int* __restrict__ row_to_slot, const int* __restrict__ expert_offsets,
+                 int groups, void* __restrict__ rows_out, int max_rows, long long row_bytes, int top_k) {
     long long row = rows::row();
-    if (row >= max_rows || row >= *num_rows) {
+    if (row >= max_rows || row < expert_offsets[0] || row >= expert_offsets[groups]) {
         return;
     }
     const void* from = static_cast<const char*>(x) + row_to_slot[row] / top_k * row_bytes;
@@ -99,9 +99,10 @@ JMOE_EXPORT(permute_copy, rows::kThreads, rows::kRows, 0);
 
 #define PERMUTE(name, X, R)                                                                                               \
     extern "C" __global__ void __launch_bounds__(rows::kThreads)                                                          \
-        name(const X::Bits* __restrict__ x, const int* __restrict__ row_to_slot, const int* __restrict__ num_rows,        \
-             const float* __restrict__ weights, R::Bits* __restrict__ rows_out, int max_rows, int hidden, int top_k) {    \
-        permute<X, R>(x, row_to_slot, num_rows, weights, rows_out, max_rows, hidden, top_k);                              \
+        name(const X::Bits* __restrict__ x, const int* __restrict__ row_to_slot, const int* __restrict__ expert_offsets,  \
+             int groups, const float* __restrict__ weights, R::Bits* __restrict__ rows_out, int max_rows, int hidden,     \
+             int top_k) {                                                                                                 \
+        permute<X, R>(x, row_to_slot, expert_offsets, groups, weights, rows_out, max_rows, hidden, top_k);                \
     }                                                                                                                     \
     JMOE_EXPORT(name, rows::kThreads, rows::kRows, 0)
 

@@ -1,7 +1,7 @@
 // hidden[r] = activation(gateUp[r]), gate in the first I columns, up in the others
 //
 // Shapes    gateUp [max_rows, 2 intermediate], or [max_rows, intermediate] of kinds without a gate; hidden [max_rows,
-//           intermediate]; num_rows points at the last of expertOffsets. Rows from num_rows on are not touched.
+//           intermediate]; expertOffsets [groups + 1]. Rows before the first offset and from the last one on are not touched.
 // Grid      x: ceil(max_rows / items_per_block); y: any, shares the columns.
 // Numerics  F32, relative error below 8 ulp wherever the result is an F32, even where the sigmoid alone is none.
 // Requires  nothing of alignment.
@@ -35,10 +35,10 @@ __device__ void activate_row(const typename G::Bits* gate_up, typename H::Bits* 
 }
 
 template <class G, class H>
-__device__ void swiglu(const typename G::Bits* gate_up, const int* num_rows, typename H::Bits* hidden, int max_rows,
-                       int intermediate, int kind, float limit) {
+__device__ void swiglu(const typename G::Bits* gate_up, const int* expert_offsets, int groups, typename H::Bits* hidden,
+                       int max_rows, int intermediate, int kind, float limit) {
     long long row = rows::row();
-    if (row >= max_rows || row >= *num_rows) {
+    if (row >= max_rows || row < expert_offsets[0] || row >= expert_offsets[groups]) {
         return;
     }
     bool gated = activation::gated(kind);
@@ -55,9 +55,9 @@ __device__ void swiglu(const typename G::Bits* gate_up, const int* num_rows, typ
 
 #define SWIGLU(name, G, H)                                                                                                \
     extern "C" __global__ void __launch_bounds__(rows::kThreads, 4)                                                          \
-        name(const G::Bits* __restrict__ gate_up, const int* __restrict__ num_rows, H::Bits* __restrict__ hidden,         \
-             int max_rows, int intermediate, int kind, float limit) {                                                     \
-        swiglu<G, H>(gate_up, num_rows, hidden, max_rows, intermediate, kind, limit);                                     \
+        name(const G::Bits* __restrict__ gate_up, const int* __restrict__ expert_offsets, int groups,                     \
+             H::Bits* __restrict__ hidden, int max_rows, int intermediate, int kind, float limit) {                       \
+        swiglu<G, H>(gate_up, expert_offsets, groups, hidden, max_rows, intermediate, kind, limit);                       \
     }                                                                                                                     \
     JMOE_EXPORT(name, rows::kThreads, rows::kRows, 0)
 

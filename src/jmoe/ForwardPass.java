@@ -120,7 +120,7 @@ final class ForwardPass {
             Routing routing = routing(type);
             Tensor byInput = rule.weightOnInput() ? routing.topkWeights() : null;
             Tensor byOutput = rule.weightOnInput() ? null : routing.topkWeights();
-            Bank bank = new Bank(weights.experts().get(type), routing, byInput, byOutput);
+            Bank bank = new Bank(weights.experts(config, type), routing, byInput, byOutput);
             Tensor returned = config.numIdentityExperts() > 0 ? identity : null;
             Residual residual =
                     new Residual(base, returned, config.numExperts(), config.outputFactor());

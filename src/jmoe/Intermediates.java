@@ -106,7 +106,7 @@ final class Intermediates {
             logits[type] = allocate(DType.F32, maxTokens, config.routers().get(type).numLogits());
         }
         narrow = allocate(rowType, rowType == DType.F32 ? 0 : maxTokens, config.hidden());
-        scratch = allocate(DType.F32, scratchElements(weights, kernels));
+        scratch = allocate(DType.F32, scratchElements(config, weights, kernels));
         boolean latentShared = weights.latentIn() != null && weights.shared() != null;
         sum = allocate(DType.F32, types > 1 || latentShared ? maxTokens : 0, config.hidden());
         long latentTokens = weights.latentIn() == null ? 0 : maxTokens;
@@ -116,7 +116,7 @@ final class Intermediates {
     }
 
     /** What the largest of the operations needs. */
-    private long scratchElements(MoeWeights weights, Kernels kernels) {
+    private long scratchElements(MoeConfig config, MoeWeights weights, Kernels kernels) {
         long elements = 0;
         ExpertWeights experts = weights.shared();
         @Nullable Bank shared = experts == null ? null : new Bank(experts, dense, null, null);
@@ -126,7 +126,7 @@ final class Intermediates {
             shared = null;
         }
         for (int type = 0; type < routers.length; type++) {
-            Bank bank = new Bank(weights.experts().get(type), routings[type], null, null);
+            Bank bank = new Bank(weights.experts(config, type), routings[type], null, null);
             elements = Math.max(elements, kernels.expertsScratch(rowType, bank, shared));
             for (DType x : TYPES_OF_X) {
                 long ofRouter = kernels.routerScratch(x, routers[type], maxTokens);

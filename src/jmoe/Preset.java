@@ -3,6 +3,7 @@ package jmoe;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.SizeClass;
 import jmoe.tensor.DType;
 
 import org.jspecify.annotations.Nullable;
@@ -162,8 +163,10 @@ public record Preset(
     public long parameters() {
         long elements = dense();
         for (int type = 0; type < config.numTokenTypes(); type++) {
-            elements +=
-                    router(type) + config.numExperts() * expert(config.intermediates().get(type));
+            elements += router(type);
+            for (SizeClass size : config.sizeClasses(type)) {
+                elements += size.numExperts() * expert(size.intermediate());
+            }
         }
         return elements;
     }
@@ -171,7 +174,7 @@ public record Preset(
     /**
      * The parameters that one token uses: router, shared expert and as many of the routed experts
      * as it asks for, on average where experts choose tokens; with several token types, of the
-     * first.
+     * first. Experts that differ in size count by their mean.
      *
      * @return elements
      */
@@ -183,9 +186,12 @@ public record Preset(
         if (config.routers().getFirst().selection() instanceof Selection.ExpertChoice choice) {
             experts = choice.capacityFactor();
         }
-        return dense()
-                + router(0)
-                + Math.round(experts * expert(config.intermediates().getFirst()));
+        double elements = 0;
+        for (SizeClass size : config.sizeClasses(0)) {
+            elements += (double) size.numExperts() * expert(size.intermediate());
+        }
+        long routed = Math.round(experts * elements / Math.max(1, config.numExperts()));
+        return dense() + router(0) + routed;
     }
 
     /** What every token uses besides router and routed experts. */
@@ -253,8 +259,10 @@ public record Preset(
         long elements =
                 (columns(config.sharedIntermediate()) + config.sharedIntermediate()) * hidden;
         for (int tokenType = 0; tokenType < config.numTokenTypes(); tokenType++) {
-            int intermediate = config.intermediates().get(tokenType);
-            elements += config.numExperts() * (columns(intermediate) + intermediate) * hidden;
+            for (SizeClass size : config.sizeClasses(tokenType)) {
+                int width = size.intermediate();
+                elements += size.numExperts() * (columns(width) + width) * hidden;
+            }
             elements += routerMatrices(tokenType);
         }
         return type.numBytes(elements);
@@ -274,7 +282,9 @@ public record Preset(
         }
         for (int tokenType = 0; tokenType < config.numTokenTypes(); tokenType++) {
             bytes += routers.numBytes(routerMatrices(tokenType));
-            bytes += config.numExperts() * publishedBytes(config.intermediates().get(tokenType));
+            for (SizeClass size : config.sizeClasses(tokenType)) {
+                bytes += size.numExperts() * publishedBytes(size.intermediate());
+            }
         }
         return bytes;
     }
@@ -297,7 +307,7 @@ public record Preset(
      * The same layer with half as many experts, to fit where the whole does not; with product keys
      * with half as many keys of each half, so a quarter of the experts.
      *
-     * @return null if its rule needs as many as there are
+     * @return null if its rule needs as many as there are, or they differ in size
      */
     public @Nullable Preset halved() {
         RouterConfig first = config.routers().getFirst();
@@ -306,7 +316,7 @@ public record Preset(
             int half = keys.numKeys() / 2;
             experts = half * half;
         }
-        if (experts < config.topK()) {
+        if (experts < config.topK() || config.mixesSizes()) {
             return null;
         }
         List<RouterConfig> routers = new ArrayList<>();

@@ -98,7 +98,7 @@ check logits_routed_before_every_lane_sees_them decode_route.cu kernels_decode_r
 check absent_tokens_routed decode_route.cu kernels_decode_route \
     'if (index >= present)' 'if (index > present)'
 check rows_beyond_the_last_written permute.cu kernels_permute \
-    'row >= max_rows || row >= *num_rows' 'row >= max_rows || row > *num_rows'
+    'row >= expert_offsets[groups]' 'row > expert_offsets[groups]'
 check factors_of_one_word jitter.cu kernels_jitter \
     'words.at[j], epsilon' 'words.at[0], epsilon'
 check factors_behind_the_row jitter.cu kernels_jitter \

@@ -12,11 +12,15 @@ import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Scope;
 import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.SizeClass;
 
+import java.util.Collections;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.stream.Collectors;
+import java.util.stream.IntStream;
 
 /** A layer's configuration in words and for programs. */
 final class LayerText {
@@ -249,9 +253,12 @@ final class LayerText {
         return text.toString();
     }
 
-    /** I of each token type. */
+    /** I of each token type, or, where experts differ in size, of each size. */
     static String intermediates(MoeConfig config) {
-        return config.intermediates().stream()
+        return IntStream.range(0, config.numTokenTypes())
+                .mapToObj(config::sizeClasses)
+                .flatMap(List::stream)
+                .map(SizeClass::intermediate)
                 .distinct()
                 .map(String::valueOf)
                 .collect(Collectors.joining("/"));
@@ -273,12 +280,25 @@ final class LayerText {
         json.put("null_experts", config.numNullExperts());
         json.put("top_k", config.topK());
         json.put("intermediate", config.intermediates());
+        if (config.mixesSizes()) {
+            json.put(
+                    "expert_intermediates",
+                    config.sizeClasses().stream().map(LayerText::sizes).toList());
+        }
         json.put("shared_intermediate", config.sharedIntermediate());
         json.put("shared_gated", config.sharedGated());
         json.put("token_types", config.numTokenTypes());
         json.put("activation", activation(config.activation()));
         json.put("rule", rule(config, selectionBias));
         return json;
+    }
+
+    /** I of every expert. */
+    private static List<Integer> sizes(List<SizeClass> classes) {
+        return classes.stream()
+                .flatMap(size ->
+                        Collections.nCopies(size.numExperts(), size.intermediate()).stream())
+                .toList();
     }
 
     /** Whole numbers without a point, others as short as they are exact. */

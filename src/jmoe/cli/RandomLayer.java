@@ -15,6 +15,7 @@ import jmoe.ops.PeerWeights;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterWeights;
 import jmoe.ops.SingletonExperts;
+import jmoe.ops.SizeClass;
 import jmoe.tensor.DType;
 import jmoe.tensor.Floats;
 import jmoe.tensor.Tensor;
@@ -156,9 +157,11 @@ public final class RandomLayer {
         for (int tokenType = 0; tokenType < config.numTokenTypes(); tokenType++) {
             RouterConfig router = config.routers().get(tokenType);
             routers.add(router(router.numLogits(), router.numExperts(), hidden));
-            int intermediate = config.intermediates().get(tokenType);
-            experts.add(
-                    formed(bank(config.numExperts(), intermediate, hidden, config.activation())));
+            for (SizeClass size : config.sizeClasses(tokenType)) {
+                ExpertWeights bank =
+                        bank(size.numExperts(), size.intermediate(), hidden, config.activation());
+                experts.add(formed(bank));
+            }
         }
         int shared = config.sharedIntermediate();
         return new MoeWeights(

@@ -2,6 +2,7 @@ package jmoe.cli;
 
 import jmoe.ops.Activation;
 import jmoe.ops.MoeConfig;
+import jmoe.ops.SizeClass;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
@@ -20,12 +21,16 @@ record Work(long flops, long bytes, int experts) {
         long elements = 0;
         int used = 0;
         for (int tokenType = 0; tokenType < config.numTokenTypes(); tokenType++) {
-            long expertElements = matrices * hidden * config.intermediates().get(tokenType);
-            for (int expert = 0; expert < config.numExperts(); expert++) {
-                int rows = tokensPerExpert.getInt(tokenType * config.numExperts() + expert);
-                flops += 2L * rows * expertElements;
-                elements += rows > 0 ? expertElements : 0;
-                used += rows > 0 ? 1 : 0;
+            int expert = tokenType * config.numExperts();
+            for (SizeClass size : config.sizeClasses(tokenType)) {
+                long expertElements = matrices * hidden * size.intermediate();
+                for (int i = 0; i < size.numExperts(); i++) {
+                    int rows = tokensPerExpert.getInt(expert);
+                    flops += 2L * rows * expertElements;
+                    elements += rows > 0 ? expertElements : 0;
+                    used += rows > 0 ? 1 : 0;
+                    expert++;
+                }
             }
         }
         long shared = matrices * hidden * config.sharedIntermediate();
@@ -39,7 +44,12 @@ record Work(long flops, long bytes, int experts) {
     /** The same before a pass: as many rows as tokens ask for. */
     static long flops(MoeConfig config, long tokens) {
         long matrices = matrices(config.activation());
-        long width = (long) config.topK() * config.intermediates().getFirst();
+        long width = 0;
+        for (SizeClass size : config.sizeClasses(0)) {
+            width += (long) size.numExperts() * size.intermediate();
+        }
+        // Of experts that differ in size, as many as have the mean one.
+        width = config.topK() * width / Math.max(1, config.numExperts());
         return 2
                 * tokens
                 * config.hidden()

@@ -84,6 +84,9 @@ final class DecodeExperts {
 
     private static boolean suits(
             long tokens, DType x, Bank routed, @Nullable Bank shared, DType rowType) {
+        if (!routed.hasOneSize()) {
+            return false;
+        }
         int topK = routed.routing().topK();
         DType weight = routed.experts().gateUp().dtype();
         return DecodePath.suits(tokens, topK, x, weight)

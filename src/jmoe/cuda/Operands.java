@@ -70,7 +70,7 @@ final class Operands implements AutoCloseable {
         return out(tensor, false);
     }
 
-    /** Address of an output of which only the first rows are written, as many as are routed. */
+    /** Address of an output of which only the rows between the offsets are written. */
     long rowsOut(Tensor tensor) {
         return out(tensor, true);
     }
@@ -106,7 +106,7 @@ final class Operands implements AutoCloseable {
         finish(null);
     }
 
-    /** The same, with the offsets whose last entry is the number of routed rows. */
+    /** The same, with the offsets between whose first and last entry rows are written. */
     void finish(@Nullable Tensor expertOffsets) {
         if (!touchesHost) {
             return;
@@ -117,27 +117,32 @@ final class Operands implements AutoCloseable {
             }
         }
         // After the others, because the offsets may be one of them.
-        long rows = -1;
         for (Output output : outputs) {
             if (output.onlyRows && expertOffsets != null) {
-                rows = rows < 0 ? lastOffset(expertOffsets) : rows;
-                long entries = Math.min(rows, output.tensor.dim(0));
-                MemorySegment written = output.tensor.slice(0, entries).data();
-                context.staging().toHost(output.address, written);
+                rowsToHost(output, expertOffsets);
             }
         }
         context.stream().synchronise();
     }
 
-    private int lastOffset(Tensor expertOffsets) {
-        long last = expertOffsets.numElements() - 1;
+    private void rowsToHost(Output output, Tensor expertOffsets) {
+        Tensor rows = output.tensor;
+        long last = offset(expertOffsets, expertOffsets.numElements() - 1);
+        long end = Math.clamp(last, 0, rows.dim(0));
+        long first = Math.clamp(offset(expertOffsets, 0), 0, end);
+        Tensor written = rows.slice(first, end - first);
+        long before = written.data().address() - rows.data().address();
+        context.staging().toHost(output.address + before, written.data());
+    }
+
+    private long offset(Tensor expertOffsets, long entry) {
         if (!expertOffsets.isDevice()) {
-            return expertOffsets.getInt(last);
+            return expertOffsets.getInt(entry);
         }
         try (Arena arena = Arena.ofConfined()) {
             MemorySegment offset = arena.allocate(JAVA_INT);
-            context.staging().toHost(expertOffsets.data().address() + 4 * last, offset);
-            return Math.max(0, offset.get(JAVA_INT, 0));
+            context.staging().toHost(expertOffsets.data().address() + 4 * entry, offset);
+            return offset.get(JAVA_INT, 0);
         }
     }
 

@@ -61,7 +61,8 @@ final class RowKernels {
                         .of(kernel)
                         .pointer(on.in(x))
                         .pointer(on.in(routing.rowToSlot()))
-                        .pointer(lastOffset(on, routing.expertOffsets()));
+                        .pointer(on.in(routing.expertOffsets()))
+                        .int32(routing.numExperts());
         if (copies) {
             launch.pointer(on.rowsOut(rows)).int32(maxRows);
             launch.int64(x.dtype().numBytes(hidden)).int32(routing.topK());
@@ -85,7 +86,8 @@ final class RowKernels {
                 context.launch()
                         .of(kernel)
                         .pointer(on.in(gateUp))
-                        .pointer(lastOffset(on, expertOffsets))
+                        .pointer(on.in(expertOffsets))
+                        .int32((int) expertOffsets.numElements() - 1)
                         .pointer(on.rowsOut(hidden))
                         .int32(maxRows)
                         .int32(intermediate)
@@ -175,11 +177,6 @@ final class RowKernels {
                         .int32(Integer.MAX_VALUE)
                         .float32(1);
         run(launch, adding, tokens, hidden);
-    }
-
-    /** Where the kernels read how many rows are routed. */
-    private static long lastOffset(Operands on, Tensor expertOffsets) {
-        return on.in(expertOffsets) + 4 * (expertOffsets.numElements() - 1);
     }
 
     /** Blocks take some rows each; where these are too few for the device, they share columns. */

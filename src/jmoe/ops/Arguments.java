@@ -195,11 +195,10 @@ public final class Arguments {
         Check.floating("x", x, "[tokens, hidden]", 2);
         Check.floatMatrix("x", x, "tokens", routing.tokens(), "hidden", x.dim(1));
         maps(routing);
-        long slots = routing.tokens() * routing.topK();
         Tensor offsets = routing.expertOffsets();
         if (!offsets.isDevice()) {
-            long numRows = offsets.getInt(routing.numExperts());
-            hostIndices("rowToSlot", routing.rowToSlot(), numRows, 0, slots);
+            int last = offsets.getInt(routing.numExperts());
+            hostSlots(routing.rowToSlot(), offsets.getInt(0), last);
         }
         weights(weights, routing);
         Check.floatMatrix(
@@ -274,7 +273,6 @@ public final class Arguments {
 
     /** The inputs of a bank of experts. */
     static void bank(Tensor x, Routing routing, @Nullable Tensor weights, ExpertWeights experts) {
-        long slots = routing.tokens() * routing.topK();
         Check.floatMatrix("x", x, "tokens", routing.tokens(), "hidden", experts.hidden());
         if (experts.numExperts() > routing.numExperts()) {
             throw new IllegalArgumentException(
@@ -286,9 +284,8 @@ public final class Arguments {
         maps(routing);
         Tensor offsets = routing.expertOffsets();
         if (!offsets.isDevice()) {
-            long numRows = offsets.getInt(experts.numExperts());
-            hostIndices("rowToSlot", routing.rowToSlot(), numRows, 0, slots);
-            hostOffsets(offsets, slots);
+            int last = offsets.getInt(experts.numExperts());
+            hostSlots(routing.rowToSlot(), offsets.getInt(0), last);
         }
         weights(weights, routing);
     }
@@ -375,7 +372,7 @@ public final class Arguments {
     /** The rows of all slots. */
     static void slots(Routing routing) {
         long slots = routing.tokens() * routing.topK();
-        hostIndices("slotToRow", routing.slotToRow(), slots, -1, slots);
+        hostIndices("slotToRow", routing.slotToRow(), 0, slots, -1, slots);
     }
 
     private static void maps(Routing routing) {
@@ -387,13 +384,17 @@ public final class Arguments {
         hostOffsets(routing.expertOffsets(), tokens * topK);
     }
 
+    private static void hostSlots(Tensor rowToSlot, long from, long to) {
+        hostIndices("rowToSlot", rowToSlot, from, to, 0, rowToSlot.numElements());
+    }
+
     /** Maps on a device are not read: that would stop the stream. */
     private static void hostIndices(
-            String name, Tensor indices, long count, long lowest, long limit) {
+            String name, Tensor indices, long from, long to, long lowest, long limit) {
         if (indices.isDevice()) {
             return;
         }
-        for (long i = 0; i < count; i++) {
+        for (long i = from; i < to; i++) {
             int index = indices.getInt(i);
             if (index < lowest || index >= limit) {
                 throw new IllegalArgumentException(
@@ -408,6 +409,16 @@ public final class Arguments {
                                 + i
                                 + "; run sortByExpert first");
             }
+        }
+    }
+
+    /** Of what writes every row that is routed. */
+    static void hostOffsetsFromZero(Tensor expertOffsets) {
+        if (!expertOffsets.isDevice() && expertOffsets.getInt(0) != 0) {
+            throw new IllegalArgumentException(
+                    "expertOffsets: expected 0 first, got "
+                            + expertOffsets.getInt(0)
+                            + "; only single products take some of the experts");
         }
     }
 
@@ -444,9 +455,9 @@ public final class Arguments {
         int previous = 0;
         for (long e = 0; e < expertOffsets.numElements(); e++) {
             int offset = expertOffsets.getInt(e);
-            if (offset < previous || (e == 0 && offset != 0) || offset > maxRows) {
+            if (offset < previous || offset > maxRows) {
                 throw new IllegalArgumentException(
-                        "expertOffsets: expected 0 first, then rising to at most rows="
+                        "expertOffsets: expected to rise from at least 0 to at most rows="
                                 + maxRows
                                 + ", got "
                                 + offset

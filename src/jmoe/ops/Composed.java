@@ -139,18 +139,22 @@ final class Composed {
     /** Output of each row's expert; what it needs besides is free again. */
     private static Tensor feedForward(
             Kernels kernels, Tensor x, Bank bank, DType rowType, Pieces pieces) {
-        ExpertWeights experts = bank.experts();
         long slots = bank.slots();
-        Tensor rows = pieces.next(rowType, slots, experts.hidden());
+        Tensor rows = pieces.next(rowType, slots, bank.hidden());
         long mark = pieces.used;
-        Tensor hidden = pieces.next(rowType, slots, experts.intermediate());
-        long elements = kernels.gateUpSwigluScratch(x.dtype(), slots, experts);
-        Tensor rest = pieces.next(DType.F32, elements);
-        kernels.gateUpSwiglu(x, bank.routing(), bank.inputWeights(), experts, rest, hidden);
-        // Rows of identity experts come last and have no weights: the offsets end before them.
-        Tensor offsets = bank.expertOffsets();
-        kernels.groupedGemm(hidden, experts.down(), experts.downBias(), offsets, rows);
-        pieces.used = mark;
+        int first = 0;
+        for (ExpertWeights experts : bank.classes()) {
+            // Rows of identity experts come last and have no weights: the offsets end before them.
+            Routing routing = bank.routing().experts(first, experts.numExperts());
+            Tensor hidden = pieces.next(rowType, slots, experts.intermediate());
+            long elements = kernels.gateUpSwigluScratch(x.dtype(), slots, experts);
+            Tensor rest = pieces.next(DType.F32, elements);
+            kernels.gateUpSwiglu(x, routing, bank.inputWeights(), experts, rest, hidden);
+            Tensor offsets = routing.expertOffsets();
+            kernels.groupedGemm(hidden, experts.down(), experts.downBias(), offsets, rows);
+            first += experts.numExperts();
+            pieces.used = mark;
+        }
         return rows;
     }
 
@@ -161,24 +165,32 @@ final class Composed {
             return rows + besides;
         }
         long sharedRows = rowElements(rowType, shared);
-        long sum = aligned(DType.F32, shared.slots() * shared.experts().hidden());
+        long sum = aligned(DType.F32, shared.slots() * shared.hidden());
         long first = besidesElements(kernels, rowType, shared);
         return sharedRows + Math.max(first, sum + rows + besides);
     }
 
     private static long rowElements(DType rowType, Bank bank) {
-        return aligned(rowType, bank.slots() * bank.experts().hidden());
+        return aligned(rowType, bank.slots() * bank.hidden());
     }
 
-    /** What a bank needs besides its rows. */
+    /** What a bank needs besides its rows: one class after the other has the same memory. */
     private static long besidesElements(Kernels kernels, DType rowType, Bank bank) {
-        long slots = bank.slots();
-        long hidden = aligned(rowType, slots * bank.experts().intermediate());
+        long most = 0;
+        for (ExpertWeights experts : bank.classes()) {
+            most = Math.max(most, besidesElements(kernels, rowType, bank.slots(), experts));
+        }
+        return most;
+    }
+
+    private static long besidesElements(
+            Kernels kernels, DType rowType, long slots, ExpertWeights experts) {
+        long hidden = aligned(rowType, slots * experts.intermediate());
         // Rows of F32 may come from any type of x, and another one may need more.
-        long scratch = kernels.gateUpSwigluScratch(rowType, slots, bank.experts());
+        long scratch = kernels.gateUpSwigluScratch(rowType, slots, experts);
         if (rowType == DType.F32) {
             for (DType x : new DType[] {DType.F16, DType.BF16}) {
-                long ofType = kernels.gateUpSwigluScratch(x, slots, bank.experts());
+                long ofType = kernels.gateUpSwigluScratch(x, slots, experts);
                 scratch = Math.max(scratch, ofType);
             }
         }

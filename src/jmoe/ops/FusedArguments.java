@@ -83,6 +83,7 @@ public final class FusedArguments {
             Check.accessible("bias", bias);
         }
         Arguments.hostOffsets(dense.expertOffsets(), tokens);
+        Arguments.hostOffsetsFromZero(dense.expertOffsets());
         int numLogits = router.rule().numLogits();
         Check.matrix("logits", logits, DType.F32, "tokens", tokens, "numLogits", numLogits);
         Check.writable("logits", logits);
@@ -177,24 +178,39 @@ public final class FusedArguments {
     }
 
     private static void bank(Tensor x, Bank bank, Map<String, Tensor> inputs) {
-        ExpertWeights experts = bank.experts();
         Routing routing = bank.routing();
-        Arguments.bank(x, routing, bank.inputWeights(), experts);
+        if (bank.numExperts() > routing.numExperts()) {
+            throw new IllegalArgumentException(
+                    "experts: expected at most the numExperts="
+                            + routing.numExperts()
+                            + " of the routing, got "
+                            + bank.numExperts());
+        }
+        Arguments.hostOffsetsFromZero(routing.expertOffsets());
+        int first = 0;
+        for (ExpertWeights experts : bank.classes()) {
+            Routing some = routing.experts(first, experts.numExperts());
+            Arguments.bank(x, some, bank.inputWeights(), experts);
+            weights(experts, bank.hasOneSize() ? "" : " of expert " + first, inputs);
+            first += experts.numExperts();
+        }
         Arguments.slots(routing);
         Arguments.weights(bank.outputWeights(), routing);
-        for (Tensor weight : new Tensor[] {experts.gateUp(), experts.down()}) {
-            Check.accessible(weight == experts.down() ? "down" : "gateUp", weight);
-        }
-        put(inputs, "gateUp", experts.gateUp());
-        put(inputs, "down", experts.down());
-        put(inputs, "gateUpBias", experts.gateUpBias());
-        put(inputs, "downBias", experts.downBias());
         put(inputs, "inputWeights", bank.inputWeights());
         put(inputs, "outputWeights", bank.outputWeights());
         put(inputs, "topkIds", routing.topkIds());
         put(inputs, "expertOffsets", routing.expertOffsets());
         put(inputs, "rowToSlot", routing.rowToSlot());
         put(inputs, "slotToRow", routing.slotToRow());
+    }
+
+    private static void weights(ExpertWeights experts, String suffix, Map<String, Tensor> inputs) {
+        Check.accessible("gateUp" + suffix, experts.gateUp());
+        Check.accessible("down" + suffix, experts.down());
+        put(inputs, "gateUp" + suffix, experts.gateUp());
+        put(inputs, "down" + suffix, experts.down());
+        put(inputs, "gateUpBias" + suffix, experts.gateUpBias());
+        put(inputs, "downBias" + suffix, experts.downBias());
     }
 
     private static void requireDense(String name, Routing routing, long tokens) {

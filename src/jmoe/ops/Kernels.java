@@ -136,10 +136,11 @@ public interface Kernels extends AutoCloseable {
      * Copies token rows into expert order: {@code rows[r] = w[r] x[rowToSlot[r] / topK]}.
      *
      * @param x in, [tokens, H]
-     * @param routing in: rowToSlot, expertOffsets (for the number of rows)
+     * @param routing in: rowToSlot, expertOffsets (for the first row and the last)
      * @param weights in, F32 [tokens, topK] by slot, or null for 1; the product is rounded to the
      *     type of rows
-     * @param rows out, [tokens * topK, H]; rows past the last are not touched
+     * @param rows out, [tokens * topK, H]; rows before the first offset and past the last are not
+     *     touched
      */
     void permute(Tensor x, Routing routing, @Nullable Tensor weights, Tensor rows);
 
@@ -277,9 +278,9 @@ public interface Kernels extends AutoCloseable {
      * @param weight in, [groups, outputs, inputs], row-major or from {@link #prepare(Tensor,
      *     Arena)}; I8 only with a scale
      * @param bias in, F32 [groups, outputs], or null
-     * @param expertOffsets in, I32 [groups + 1]; first entry 0, rising, last at most rows (not
-     *     checked on a device)
-     * @param y out, [rows, outputs]; rows past the last offset are not touched
+     * @param expertOffsets in, I32 [groups + 1]; first entry at least 0, rising, last at most rows
+     *     (not checked on a device)
+     * @param y out, [rows, outputs]; rows before the first offset and past the last are not touched
      */
     void groupedGemm(
             Tensor x, Tensor weight, @Nullable Tensor bias, Tensor expertOffsets, Tensor y);
@@ -290,8 +291,9 @@ public interface Kernels extends AutoCloseable {
      *
      * @param gateUp in, [rows, 2I], or [rows, I] if the activation is not gated
      * @param activation the function
-     * @param expertOffsets in, I32 [G + 1]; the last entry is the number of rows
-     * @param hidden out, [rows, I]; rows past the last are not touched
+     * @param expertOffsets in, I32 [G + 1]; the first entry is the first row, the last one their
+     *     end
+     * @param hidden out, [rows, I]; other rows are not touched
      */
     void swiglu(Tensor gateUp, Activation activation, Tensor expertOffsets, Tensor hidden);
 
@@ -302,12 +304,12 @@ public interface Kernels extends AutoCloseable {
      *
      * @param x in, [tokens, H]
      * @param routing in: rowToSlot, expertOffsets; it may have more experts than there are weights
-     *     for, whose rows are left out
+     *     for, whose rows are left out, and be a view of {@linkplain Routing#experts some experts}
      * @param weights in, F32 [tokens, topK] by slot, or null for 1
      * @param experts in: gateUp, gateUpBias, activation
      * @param scratch inout, F32 of {@link #gateUpSwigluScratch} elements; any content before and
      *     after
-     * @param hidden out, [tokens * topK, I]; rows past the last are not touched
+     * @param hidden out, [tokens * topK, I]; rows of other experts are not touched
      */
     default void gateUpSwiglu(
             Tensor x,
@@ -444,6 +446,9 @@ public interface Kernels extends AutoCloseable {
      * Routed experts and the shared expert, {@link #gateUpSwiglu}, {@link #groupedGemm} and {@link
      * #unpermute} for both in one: {@code y[t] = addend[t] + s[t] shared(x[t]) + factor * sum_k
      * w[t,k] v[t,k]}, with v as in {@link #unpermute}.
+     *
+     * <p>Experts of several sizes are computed size by size, each row with the products of its own
+     * expert's size, and summed in one go.
      *
      * <p>A backend may have several ways of computing this, which differ in the last places of y;
      * it chooses by numbers, sizes and types only. Within one way, the bits of a token do not

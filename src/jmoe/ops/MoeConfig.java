@@ -14,7 +14,8 @@ import java.util.List;
  *     others'
  * @param activation of every expert
  * @param routers one per token type, nearly always one
- * @param intermediates I of the routed experts, one per token type
+ * @param intermediates I of the routed experts, one per token type; of the largest where they
+ *     differ in size
  * @param sharedIntermediate I of the shared expert, 0 if there is none
  * @param sharedGated whether the shared expert's output is multiplied by sigmoid of a learned
  *     projection
@@ -22,6 +23,8 @@ import java.util.List;
  *     always 1)
  * @param numNullExperts experts that return nothing, so that a token may have fewer than K; their
  *     ids follow those of identity experts
+ * @param sizeClasses where experts with weights differ in size: for each token type, their sizes in
+ *     the order of their ids; empty where each token type has one size, as nearly always
  */
 public record MoeConfig(
         String family,
@@ -35,7 +38,8 @@ public record MoeConfig(
         int sharedIntermediate,
         boolean sharedGated,
         double outputFactor,
-        int numNullExperts) {
+        int numNullExperts,
+        List<List<SizeClass>> sizeClasses) {
     /**
      * A layer without null experts.
      *
@@ -78,16 +82,65 @@ public record MoeConfig(
                 0);
     }
 
+    /**
+     * A layer whose experts have one size.
+     *
+     * @param family as above
+     * @param hidden as above
+     * @param expertHidden as above
+     * @param numExperts as above
+     * @param numIdentityExperts as above
+     * @param activation as above
+     * @param routers as above
+     * @param intermediates as above
+     * @param sharedIntermediate as above
+     * @param sharedGated as above
+     * @param outputFactor as above
+     * @param numNullExperts as above
+     */
+    public MoeConfig(
+            String family,
+            int hidden,
+            int expertHidden,
+            int numExperts,
+            int numIdentityExperts,
+            Activation activation,
+            List<RouterConfig> routers,
+            List<Integer> intermediates,
+            int sharedIntermediate,
+            boolean sharedGated,
+            double outputFactor,
+            int numNullExperts) {
+        this(
+                family,
+                hidden,
+                expertHidden,
+                numExperts,
+                numIdentityExperts,
+                activation,
+                routers,
+                intermediates,
+                sharedIntermediate,
+                sharedGated,
+                outputFactor,
+                numNullExperts,
+                List.of());
+    }
+
     /** Checks the sizes against each other. */
     public MoeConfig {
         routers = List.copyOf(routers);
         intermediates = List.copyOf(intermediates);
+        sizeClasses = sizeClasses.stream().map(List::copyOf).toList();
         if (routers.isEmpty() || routers.size() != intermediates.size()) {
             throw new IllegalArgumentException(
                     "intermediates: expected one per router="
                             + routers.size()
                             + ", got "
                             + intermediates.size());
+        }
+        if (!sizeClasses.isEmpty()) {
+            requireSizes(sizeClasses, numExperts, intermediates);
         }
         if (numNullExperts < 0) {
             throw new IllegalArgumentException(
@@ -113,6 +166,55 @@ public record MoeConfig(
                                 + router);
             }
         }
+    }
+
+    private static void requireSizes(
+            List<List<SizeClass>> sizeClasses, int numExperts, List<Integer> intermediates) {
+        if (sizeClasses.size() != intermediates.size()) {
+            throw new IllegalArgumentException(
+                    "sizeClasses: expected a list per token type="
+                            + intermediates.size()
+                            + ", or none, got "
+                            + sizeClasses.size());
+        }
+        for (int type = 0; type < intermediates.size(); type++) {
+            int experts = 0;
+            int largest = 0;
+            for (SizeClass ofType : sizeClasses.get(type)) {
+                experts += ofType.numExperts();
+                largest = Math.max(largest, ofType.intermediate());
+            }
+            if (experts != numExperts || largest != intermediates.get(type)) {
+                throw new IllegalArgumentException(
+                        "sizeClasses: expected numExperts="
+                                + numExperts
+                                + " of which the largest has intermediate="
+                                + intermediates.get(type)
+                                + ", got "
+                                + sizeClasses.get(type));
+            }
+        }
+    }
+
+    /**
+     * Sizes of the experts with weights, in the order of their ids.
+     *
+     * @param type of tokens
+     * @return one class where all have one size
+     */
+    public List<SizeClass> sizeClasses(int type) {
+        return sizeClasses.isEmpty()
+                ? List.of(new SizeClass(numExperts, intermediates.get(type)))
+                : sizeClasses.get(type);
+    }
+
+    /**
+     * Whether experts of a token type differ in size.
+     *
+     * @return true if there are {@link #sizeClasses()}
+     */
+    public boolean mixesSizes() {
+        return !sizeClasses.isEmpty();
     }
 
     /**

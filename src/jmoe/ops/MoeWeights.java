@@ -14,7 +14,8 @@ import java.util.List;
  * All numbers of a MoE layer.
  *
  * @param routers one per token type
- * @param experts the routed experts, one bank per token type
+ * @param experts the routed experts, one bank per token type; where experts differ in size, one per
+ *     {@link SizeClass}, in their order, those of the first token type first
  * @param shared the expert of every token, or null
  * @param sharedGate F32 [1, 1, H]: sigmoid(x g) multiplies the shared expert's output; or null
  * @param latentIn F32, F16 or BF16 [1, L, H]: routed experts see x latentIn^T; or null
@@ -132,7 +133,6 @@ public record MoeWeights(
     public void requireMatch(MoeConfig config) {
         int types = config.numTokenTypes();
         expect("routers", routers.size(), types);
-        expect("experts", experts.size(), types);
         long hidden = config.hidden();
         for (int type = 0; type < types; type++) {
             RouterConfig router = config.routers().get(type);
@@ -154,18 +154,8 @@ public record MoeWeights(
             if (scale != null) {
                 require("expertScale", scale, router.numExperts());
             }
-            ExpertWeights bank = experts.get(type);
-            expect("numExperts", bank.numExperts(), config.numExperts());
-            expect("expertHidden", bank.hidden(), config.expertHidden());
-            expect("intermediate", bank.intermediate(), config.intermediates().get(type));
-            if (!bank.activation().equals(config.activation())) {
-                throw new IllegalArgumentException(
-                        "activation: expected "
-                                + config.activation()
-                                + ", got "
-                                + bank.activation());
-            }
         }
+        requireExperts(config);
         expect(
                 "shared intermediate",
                 shared == null ? 0 : shared.intermediate(),
@@ -188,6 +178,46 @@ public record MoeWeights(
         if (outputBias != null) {
             require("outputBias", outputBias, 1, hidden);
         }
+    }
+
+    private void requireExperts(MoeConfig config) {
+        int banks = 0;
+        for (int type = 0; type < config.numTokenTypes(); type++) {
+            banks += config.sizeClasses(type).size();
+        }
+        expect("experts", experts.size(), banks);
+        for (int type = 0; type < config.numTokenTypes(); type++) {
+            List<ExpertWeights> ofType = experts(config, type);
+            for (int i = 0; i < ofType.size(); i++) {
+                ExpertWeights bank = ofType.get(i);
+                SizeClass size = config.sizeClasses(type).get(i);
+                expect("numExperts", bank.numExperts(), size.numExperts());
+                expect("expertHidden", bank.hidden(), config.expertHidden());
+                expect("intermediate", bank.intermediate(), size.intermediate());
+                if (!bank.activation().equals(config.activation())) {
+                    throw new IllegalArgumentException(
+                            "activation: expected "
+                                    + config.activation()
+                                    + ", got "
+                                    + bank.activation());
+                }
+            }
+        }
+    }
+
+    /**
+     * The routed experts of a token type.
+     *
+     * @param config what the weights are for
+     * @param type of tokens
+     * @return a bank for each of the {@linkplain MoeConfig#sizeClasses(int) sizes}
+     */
+    public List<ExpertWeights> experts(MoeConfig config, int type) {
+        int first = 0;
+        for (int before = 0; before < type; before++) {
+            first += config.sizeClasses(before).size();
+        }
+        return experts.subList(first, first + config.sizeClasses(type).size());
     }
 
     private static void expect(String name, long got, long want) {

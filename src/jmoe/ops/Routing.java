@@ -16,7 +16,8 @@ import java.lang.foreign.Arena;
  *     expert
  * @param topkWeights F32 [tokens, topK]
  * @param tokensPerExpert I32 [numExperts]; slots of each expert
- * @param expertOffsets I32 [numExperts + 1]; first row of each expert, last entry = number of rows
+ * @param expertOffsets I32 [numExperts + 1]; first row of each expert, last entry = number of rows,
+ *     or where the rows of {@link #experts some of the experts} end
  * @param rowToSlot I32 [tokens * topK]; the slot of each row; entries past the last row are
  *     undefined
  * @param slotToRow I32 [tokens, topK]; the row of each slot, -1 for a slot without an expert
@@ -97,6 +98,26 @@ public record Routing(
                         expertOffsets,
                         rowToSlot.slice(0, tokens * topK()),
                         slotToRow.slice(0, tokens));
+    }
+
+    /**
+     * Views the same memory for some of the experts, whose first row need not be row 0: so that a
+     * product computes their rows only, among those of the others.
+     *
+     * @param first id of the first one
+     * @param count experts, with the ids that follow
+     * @return a view with offsets of these experts; its maps are those of all
+     */
+    public Routing experts(int first, int count) {
+        return first == 0 && count == numExperts()
+                ? this
+                : new Routing(
+                        topkIds,
+                        topkWeights,
+                        tokensPerExpert.slice(first, count),
+                        expertOffsets.slice(first, count + 1L),
+                        rowToSlot,
+                        slotToRow);
     }
 
     /**

@@ -80,7 +80,7 @@ public final class ReferenceKernels implements Kernels {
         int numRows = routing.expertOffsets().getInt(routing.numExperts());
         boolean copies = weights == null && x.dtype() == rows.dtype();
         long rowBytes = x.dtype().numBytes(hidden);
-        for (long row = 0; row < numRows; row++) {
+        for (long row = routing.expertOffsets().getInt(0); row < numRows; row++) {
             long slot = routing.rowToSlot().getInt(row);
             long token = slot / routing.topK();
             if (copies) {
@@ -131,7 +131,7 @@ public final class ReferenceKernels implements Kernels {
         long intermediate = hidden.dim(1);
         long columns = gateUp.dim(1);
         int numRows = expertOffsets.getInt(expertOffsets.numElements() - 1);
-        for (long row = 0; row < numRows; row++) {
+        for (long row = expertOffsets.getInt(0); row < numRows; row++) {
             for (long i = 0; i < intermediate; i++) {
                 double gate = gateUp.getDouble(row * columns + i);
                 double up =

@@ -29,10 +29,12 @@ final class Permute {
         long columns = x.dim(1);
         boolean copies = weights == null && x.dtype() == rows.dtype();
         long elementBytes = x.dtype().blockBytes();
+        long firstRow = routing.expertOffsets().getInt(0);
         chunks.run(
-                routing.expertOffsets().getInt(routing.numExperts()),
+                routing.expertOffsets().getInt(routing.numExperts()) - firstRow,
                 columns,
-                (row, column, count, first, second) -> {
+                (index, column, count, first, second) -> {
+                    long row = firstRow + index;
                     int slot = rowToSlot.getInt(row);
                     long from = slot / topK * columns + column;
                     long to = row * columns + column;

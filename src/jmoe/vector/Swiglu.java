@@ -25,12 +25,14 @@ final class Swiglu {
         Elements out = Elements.of(hidden, workers);
         long columns = hidden.dim(1);
         long inColumns = gateUp.dim(1);
-        long rows = expertOffsets.getInt(expertOffsets.numElements() - 1);
+        long firstRow = expertOffsets.getInt(0);
+        long rows = expertOffsets.getInt(expertOffsets.numElements() - 1) - firstRow;
         boolean gated = activation.gated();
         chunks.run(
                 rows,
                 columns,
-                (row, column, count, first, second) -> {
+                (index, column, count, first, second) -> {
+                    long row = firstRow + index;
                     long element = row * inColumns + column;
                     if (gated) {
                         in.read(element, count, first, 0);

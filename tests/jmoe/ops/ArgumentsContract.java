@@ -410,7 +410,7 @@ interface ArgumentsContract extends Contract {
                 for (int[] steps : wrong) {
                     Tensor offsets = Cases.offsets(arena, steps);
                     if (steps[0] == 1) {
-                        offsets.setInt(0, 1);
+                        offsets.setInt(0, -1);
                     }
                     failures.check(() ->
                             assertThatThrownBy(() -> call(invocation, "expertOffsets", offsets))

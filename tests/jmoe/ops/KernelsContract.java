@@ -37,6 +37,7 @@ public abstract class KernelsContract extends TestedBackend
                 RouterContract,
                 ExpertsContract,
                 WeightlessExpertsContract,
+                SizeClassContract,
                 PrepareContract,
                 QuantisedContract,
                 MemoryContract,

@@ -43,6 +43,14 @@ record Poisoned(Tensor tensor, MemorySegment around) {
         assertPattern(op, name, MARGIN_BYTES + entry * entryBytes, around.byteSize());
     }
 
+    /**
+     * Fails if the margin in front changed, or an entry of the first dimension before the given.
+     */
+    void assertUntouchedBefore(String op, String name, long entry) {
+        long entryBytes = tensor.dim(0) == 0 ? 0 : tensor.numBytes() / tensor.dim(0);
+        assertPattern(op, name, 0, MARGIN_BYTES + entry * entryBytes);
+    }
+
     private void assertPattern(String op, String name, long fromByte, long toByte) {
         for (long i = fromByte; i < toByte; i++) {
             if (around.get(JAVA_BYTE, i) != PATTERN) {

@@ -169,9 +169,6 @@ final class RouteCommandTest {
         return jmoe(args.toArray()).json().get("load").toString();
     }
 
-    /**
-     * Experts in a file of which nothing but their place is there: a hole of a hundred gigabytes.
-     */
     /** Every preset but those of neurons; sizes that fit into a test. */
     @ParameterizedTest
     @CsvSource({
@@ -198,6 +195,9 @@ final class RouteCommandTest {
                 .refused("--preset: PEER-1m has queries and keys instead of a router");
     }
 
+    /**
+     * Experts in a file of which nothing but their place is there: a hole of a hundred gigabytes.
+     */
     @Test
     void route_readsNoExperts() throws IOException {
         Path huge = hugeMixtral();

@@ -66,7 +66,7 @@ final class RouterInputInvocation {
             kernels.router(
                     a.get("x"),
                     router,
-                    null,
+                    TokenInputs.NONE,
                     dense,
                     Poisoned.allocate(arena, DType.F32, elements).tensor(),
                     a.get("logits"),

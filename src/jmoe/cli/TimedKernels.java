@@ -344,7 +344,7 @@ final class TimedKernels implements Kernels {
                         () -> kernels.gateUpSwiglu(x, routing, weights, experts, scratch, hidden));
         Tensor offsets = onHost(routing.expertOffsets());
         Tensor weight = experts.gateUp();
-        long rows = offsets.getInt(experts.numExperts()) - offsets.getInt(0);
+        long rows = rows(offsets.slice(0, experts.numExperts() + 1L));
         long matrixElements = weight.dim(1) * weight.dim(2);
         long touched =
                 x.numBytes()
@@ -441,7 +441,8 @@ final class TimedKernels implements Kernels {
     }
 
     private static long rows(Tensor expertOffsets) {
-        return expertOffsets.getInt(expertOffsets.numElements() - 1) - expertOffsets.getInt(0);
+        long end = expertOffsets.getInt(expertOffsets.numElements() - 1);
+        return end - expertOffsets.getInt(0);
     }
 
     private static long bytes(Map<String, Tensor> inputs) {

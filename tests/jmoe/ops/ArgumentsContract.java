@@ -385,10 +385,14 @@ interface ArgumentsContract extends Contract {
         }
     }
 
-    /** Weights that belong together are refused as soon as one of them is F64. */
+    /**
+     * Weights that belong together are refused as soon as one of them is F64; the other has one
+     * type by definition.
+     */
     private static boolean hasOneType(String op, String name) {
         return op.equals("experts") && name.equals("gateUp")
-                || op.equals("router") && name.equals("weight");
+                || op.equals("router") && name.equals("weight")
+                || op.equals("jitter") && name.equals("y");
     }
 
     @Test

@@ -14,6 +14,7 @@ import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
@@ -39,10 +40,10 @@ interface RouterInputContract extends Contract {
     }
 
     @ParameterizedTest
-    @ValueSource(ints = {1, 8, 37, 1344, 2080})
+    @ValueSource(ints = {1, 37, 1344, 2080})
     default void jitter_isItsFormula(int hidden) {
         for (DType type : Cases.FLOATING) {
-            for (int tokens : new int[] {0, 1, 3}) {
+            for (int tokens : new int[] {0, 2}) {
                 try (Arena arena = Arena.ofConfined()) {
                     Tensor x = Cases.normal(arena, type, hidden, tokens, hidden);
                     Tensor want = RouterInputOracle.jitter(arena, x, JITTER, -hidden);
@@ -88,6 +89,7 @@ interface RouterInputContract extends Contract {
     }
 
     /** Uniform: range, mean and variance; and another factor for each element, seed and step. */
+    @Tag("broad")
     @Test
     default void jitter_isUniform() {
         int tokens = 24;
@@ -139,9 +141,8 @@ interface RouterInputContract extends Contract {
     @Test
     default void router_appliesAllTransformsInTheirOrder() {
         for (DType type : Cases.FLOATING) {
-            for (DType ofProjection : Cases.FLOATING) {
-                router(List.of(JITTER, COSINE), type, 7, ofProjection);
-            }
+            DType ofProjection = type == DType.F32 ? DType.BF16 : DType.F32;
+            router(List.of(JITTER, COSINE), type, 7, ofProjection);
             router(List.of(COSINE), type, 1, null);
             router(List.of(JITTER, COSINE), type, 0, type);
         }
@@ -229,6 +230,7 @@ interface RouterInputContract extends Contract {
     }
 
     /** With a projection and without, of every type, for lengths without whole vectors too. */
+    @Tag("broad")
     @Test
     default void router_takesCosines() {
         int[][] sizes = {{3, 7, 37, 0}, {2, 8, 2080, 32}, {1, 1, 1344, 5}, {5, 33, 24, 0}};

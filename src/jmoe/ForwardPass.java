@@ -1,6 +1,7 @@
 package jmoe;
 
 import jmoe.ops.Bank;
+import jmoe.ops.ConstantExperts;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.Kernels;
 import jmoe.ops.Kernels.Residual;
@@ -109,7 +110,7 @@ final class ForwardPass {
     /**
      * All banks that read x; each token type adds its tokens to the sum.
      *
-     * @param identity what identity experts return: x before it was rounded
+     * @param identity what identity experts return and constant ones mix: x before it was rounded
      */
     private void experts(
             Tensor x, Tensor identity, @Nullable Bank shared, @Nullable Tensor addend, Tensor y) {
@@ -121,6 +122,7 @@ final class ForwardPass {
             Tensor byInput = rule.weightOnInput() ? routing.topkWeights() : null;
             Tensor byOutput = rule.weightOnInput() ? null : routing.topkWeights();
             Bank bank = new Bank(weights.experts(config, type), routing, byInput, byOutput);
+            base = addConstants(type, identity, routing, base);
             Tensor returned = config.numIdentityExperts() > 0 ? identity : null;
             Residual residual =
                     new Residual(base, returned, config.numExperts(), config.outputFactor());
@@ -128,6 +130,19 @@ final class ForwardPass {
             experts(x, bank, type == 0 ? shared : null, residual, sum);
             base = sum;
         }
+    }
+
+    /** What the routed experts are added to: also the constant experts, if there are any. */
+    private @Nullable Tensor addConstants(
+            int type, Tensor x, Routing routing, @Nullable Tensor addend) {
+        if (config.numConstantExperts() == 0) {
+            return addend;
+        }
+        Tensor sum = on.sum(tokens, x.dim(1));
+        Residual residual = new Residual(addend, null, Integer.MAX_VALUE, config.outputFactor());
+        ConstantExperts constants = weights.constants().get(type);
+        kernels.constantExperts(x, routing, constants, config.firstConstant(), residual, sum);
+        return sum;
     }
 
     private void experts(

@@ -81,7 +81,7 @@ final class Intermediates {
         this.rowType = rowType;
         this.memory = memory;
         int types = config.numTokenTypes();
-        // Null experts have no rows, so the routing does not count them.
+        // Null and constant experts have no rows, so the routing does not count them.
         int experts = config.numExperts() + config.numIdentityExperts();
         dense = Routing.allocate(this::allocate, maxTokens, 1, 1);
         denseOffsets = allocate(DType.I32, maxTokens + 1, 2);
@@ -108,7 +108,8 @@ final class Intermediates {
         narrow = allocate(rowType, rowType == DType.F32 ? 0 : maxTokens, config.hidden());
         scratch = allocate(DType.F32, scratchElements(config, weights, kernels));
         boolean latentShared = weights.latentIn() != null && weights.shared() != null;
-        sum = allocate(DType.F32, types > 1 || latentShared ? maxTokens : 0, config.hidden());
+        boolean sums = types > 1 || latentShared || config.numConstantExperts() > 0;
+        sum = allocate(DType.F32, sums ? maxTokens : 0, config.hidden());
         long latentTokens = weights.latentIn() == null ? 0 : maxTokens;
         latent = allocate(rowType, latentTokens, config.expertHidden());
         latentSum = allocate(rowType, latentTokens, config.expertHidden());

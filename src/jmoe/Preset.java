@@ -163,7 +163,7 @@ public record Preset(
     public long parameters() {
         long elements = dense();
         for (int type = 0; type < config.numTokenTypes(); type++) {
-            elements += router(type);
+            elements += router(type) + 3L * config.numConstantExperts() * config.expertHidden();
             for (SizeClass size : config.sizeClasses(type)) {
                 elements += size.numExperts() * expert(size.intermediate());
             }

@@ -86,7 +86,8 @@ final class SizeClassLayerTest {
                 false,
                 0.75,
                 1,
-                sizes);
+                sizes,
+                0);
     }
 
     private static RouterConfig ofType(RouterConfig rule, int type) {

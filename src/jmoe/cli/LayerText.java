@@ -241,6 +241,9 @@ final class LayerText {
         if (config.numNullExperts() > 0) {
             text.append(" + ").append(config.numNullExperts()).append(" null");
         }
+        if (config.numConstantExperts() > 0) {
+            text.append(" + ").append(config.numConstantExperts()).append(" constant");
+        }
         text.append(", top-").append(config.topK());
         text.append(", intermediate ").append(intermediates(config));
         if (config.expertHidden() != config.hidden()) {
@@ -278,6 +281,7 @@ final class LayerText {
         json.put("experts", config.numExperts());
         json.put("identity_experts", config.numIdentityExperts());
         json.put("null_experts", config.numNullExperts());
+        json.put("constant_experts", config.numConstantExperts());
         json.put("top_k", config.topK());
         json.put("intermediate", config.intermediates());
         if (config.mixesSizes()) {

@@ -2,6 +2,7 @@ package jmoe.cli;
 
 import jmoe.ops.Activation;
 import jmoe.ops.Bank;
+import jmoe.ops.ConstantExperts;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.InputTransform;
 import jmoe.ops.Kernels;
@@ -401,6 +402,17 @@ final class TimedKernels implements Kernels {
     }
 
     /** Not measured, as what follows: no layer that has stages calls it. */
+    @Override
+    public void constantExperts(
+            Tensor x,
+            Routing routing,
+            ConstantExperts experts,
+            int firstId,
+            Residual residual,
+            Tensor y) {
+        kernels.constantExperts(x, routing, experts, firstId, residual, y);
+    }
+
     @Override
     public void normaliseRows(Tensor x, double factor, double epsilon, Tensor y) {
         double nanos = kernels.nanos(() -> kernels.normaliseRows(x, factor, epsilon, y));

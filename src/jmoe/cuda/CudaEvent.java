@@ -21,6 +21,22 @@ final class CudaEvent implements AutoCloseable {
         context.check(JCudaDriver.cuEventCreate(handle, flags), "cuEventCreate");
     }
 
+    /** What operations take on the device, from where they begin there. */
+    static double nanos(CudaContext context, Runnable operations) {
+        context.enter();
+        try (CudaEvent start = new CudaEvent(context, true);
+                CudaEvent end = new CudaEvent(context, true)) {
+            context.refuseInCapture("a wait for the device");
+            start.record(context.stream());
+            operations.run();
+            end.record(context.stream());
+            end.synchronise();
+            return 1e6 * end.millisecondsSince(start);
+        } finally {
+            context.exit();
+        }
+    }
+
     CUevent handle() {
         return handle;
     }

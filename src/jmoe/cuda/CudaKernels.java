@@ -5,6 +5,8 @@ import jcuda.driver.CUstream;
 import jmoe.ops.Activation;
 import jmoe.ops.Arguments;
 import jmoe.ops.Bank;
+import jmoe.ops.ConstantArguments;
+import jmoe.ops.ConstantExperts;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.FusedArguments;
 import jmoe.ops.InputArguments;
@@ -84,7 +86,7 @@ public final class CudaKernels implements Kernels {
         // Before anything is opened that would have to be closed.
         Tile forcedTile = GroupedGemm.forcedTile();
         DecodePath forcedPath = DecodePath.forced();
-        context = new CudaContext(usableDevice());
+        context = new CudaContext(CudaProbe.usableDevice());
         operands = new Operands(context);
         shapeLogits = new ShapeLogits(context);
         route = new Route(context);
@@ -96,16 +98,6 @@ public final class CudaKernels implements Kernels {
         decodeExperts = new DecodeExperts(context, forcedPath);
         CudaContext opened = context;
         CLEANER.register(this, () -> reportUnreachable(opened));
-    }
-
-    private static CudaDevice usableDevice() {
-        CudaProbe probe = CudaProbe.probe();
-        CudaDevice device = probe.device();
-        if (probe.status() != CudaProbe.Status.OK || device == null) {
-            throw new UnsupportedOperationException(
-                    "CUDA: " + probe.reason() + "; " + probe.remedy());
-        }
-        return device;
     }
 
     private static void reportUnreachable(CudaContext context) {
@@ -248,18 +240,7 @@ public final class CudaKernels implements Kernels {
     /** By events of the driver, so that what the host does before does not count. */
     @Override
     public double nanos(Runnable operations) {
-        context.enter();
-        try (CudaEvent start = new CudaEvent(context, true);
-                CudaEvent end = new CudaEvent(context, true)) {
-            context.refuseInCapture("a wait for the device");
-            start.record(context.stream());
-            operations.run();
-            end.record(context.stream());
-            end.synchronise();
-            return 1e6 * end.millisecondsSince(start);
-        } finally {
-            context.exit();
-        }
+        return CudaEvent.nanos(context, operations);
     }
 
     /**
@@ -461,6 +442,24 @@ public final class CudaKernels implements Kernels {
         computable("singletonExperts", "up", experts.up());
         computable("singletonExperts", "y", y);
         queue(on -> rowKernels.queueSingletonExperts(on, x, topkIds, weights, experts, y));
+    }
+
+    @Override
+    public void constantExperts(
+            Tensor x,
+            Routing routing,
+            ConstantExperts experts,
+            int firstId,
+            Residual residual,
+            Tensor y) {
+        context.checkOpen();
+        ConstantArguments.constantExperts(x, routing, experts, firstId, residual, y);
+        computable("constantExperts", "x", x);
+        computable("constantExperts", residual, y);
+        try (Operands on = operands.open()) {
+            rowKernels.queueConstantExperts(on, x, routing, experts, firstId, residual, y);
+            on.finish();
+        }
     }
 
     @Override

@@ -43,6 +43,7 @@ final class CudaModule implements AutoCloseable {
                     "swiglu",
                     "unpermute",
                     "singleton_experts",
+                    "constant_experts",
                     "normalise_rows",
                     "soft_dispatch",
                     "soft_combine",

@@ -74,6 +74,17 @@ public record CudaProbe(
         }
     }
 
+    /** The device that there is; throws if something is missing. */
+    static CudaDevice usableDevice() {
+        CudaProbe probe = probe();
+        CudaDevice device = probe.device();
+        if (probe.status() != Status.OK || device == null) {
+            throw new UnsupportedOperationException(
+                    "CUDA: " + probe.reason() + "; " + probe.remedy());
+        }
+        return device;
+    }
+
     /**
      * Looks for cuBLAS, which jmoe only measures itself against.
      *

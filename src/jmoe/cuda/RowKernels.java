@@ -1,6 +1,7 @@
 package jmoe.cuda;
 
 import jmoe.ops.Activation;
+import jmoe.ops.ConstantExperts;
 import jmoe.ops.InputTransform.Jitter;
 import jmoe.ops.Kernels.Residual;
 import jmoe.ops.Routing;
@@ -10,7 +11,8 @@ import jmoe.tensor.Tensor;
 import org.jspecify.annotations.Nullable;
 
 /**
- * The operations that take rows as they come: jitter, permute, swiglu, unpermute, singletonExperts.
+ * The operations that take rows as they come: jitter, permute, swiglu, unpermute, singletonExperts,
+ * constantExperts.
  */
 final class RowKernels {
     /** Columns that keep a block busy. */
@@ -22,6 +24,7 @@ final class RowKernels {
     private final CudaModule swiglu;
     private final CudaModule unpermute;
     private final CudaModule singletonExperts;
+    private final CudaModule constantExperts;
 
     RowKernels(CudaContext context) {
         this.context = context;
@@ -30,6 +33,7 @@ final class RowKernels {
         swiglu = context.module("swiglu");
         unpermute = context.module("unpermute");
         singletonExperts = context.module("singleton_experts");
+        constantExperts = context.module("constant_experts");
     }
 
     void queueJitter(Operands on, Tensor x, Jitter transform, @Nullable Tensor step, Tensor y) {
@@ -176,6 +180,58 @@ final class RowKernels {
                         .int32(0)
                         .int32(Integer.MAX_VALUE)
                         .float32(1);
+        run(launch, adding, tokens, hidden);
+    }
+
+    /** What each slot takes of x and of its constant, then the sums. */
+    void queueConstantExperts(
+            Operands on,
+            Tensor x,
+            Routing routing,
+            ConstantExperts experts,
+            int firstId,
+            Residual residual,
+            Tensor y) {
+        Tensor addend = residual.addend();
+        int tokens = (int) routing.tokens();
+        int topK = routing.topK();
+        int hidden = Launch.int32("hidden", y.dim(1));
+        int slots = tokens * topK;
+        long ids = on.in(routing.topkIds());
+        long input = on.in(x);
+        long shares = context.scratch().address(2 * 4L * slots);
+        CudaKernel computing = constantExperts.kernel("constant_experts_shares");
+        context.launch()
+                .of(computing)
+                .pointer(input)
+                .pointer(ids)
+                .pointer(on.in(routing.topkWeights()))
+                .pointer(on.in(experts.mixing()))
+                .pointer(shares)
+                .int32(slots)
+                .int32(firstId)
+                .int32(experts.numConstants())
+                .int32(hidden)
+                .int32(topK)
+                .int32(KernelCodes.of(x.dtype()))
+                .run(computing.blocks(slots));
+        CudaKernel adding = constantExperts.kernel(x.dtype(), y.dtype());
+        Launch launch =
+                context.launch()
+                        .of(adding)
+                        .pointer(input)
+                        .pointer(ids)
+                        .pointer(shares)
+                        .pointer(on.in(experts.vectors()))
+                        .pointer(on.in(addend))
+                        .pointer(on.out(y))
+                        .int32(tokens)
+                        .int32(hidden)
+                        .int32(topK)
+                        .int32(firstId)
+                        .int32(addend == null ? 0 : KernelCodes.of(addend.dtype()))
+                        .int32(addend == null ? 1 : (int) addend.dim(0))
+                        .float32((float) residual.factor());
         run(launch, adding, tokens, hidden);
     }
 

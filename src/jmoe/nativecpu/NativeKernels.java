@@ -2,6 +2,7 @@ package jmoe.nativecpu;
 
 import jmoe.ops.Activation;
 import jmoe.ops.Arguments;
+import jmoe.ops.ConstantExperts;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.InputTransform;
 import jmoe.ops.Kernels;
@@ -185,6 +186,17 @@ public final class NativeKernels implements Kernels {
             SingletonExperts experts,
             Tensor y) {
         rest.singletonExperts(x, topkIds, weights, experts, y);
+    }
+
+    @Override
+    public void constantExperts(
+            Tensor x,
+            Routing routing,
+            ConstantExperts experts,
+            int firstId,
+            Residual residual,
+            Tensor y) {
+        rest.constantExperts(x, routing, experts, firstId, residual, y);
     }
 
     @Override

@@ -13,10 +13,11 @@ import java.util.function.UnaryOperator;
 /**
  * The six operations of a MoE layer, {@link #jitter} and {@link #shapeLogits} in front of the
  * first, and what fuses several of them: {@link #gateUpSwiglu}, {@link #router} and {@link
- * #experts}. A layer calls the last two. {@link #singletonExperts} is what PEER has instead of
- * experts with matrices; {@link #softDispatch} and {@link #softCombine} are what Soft-MoE has
- * instead of a choice of experts. A backend is one class that implements the six; the plain loops
- * of {@code jmoe.reference} say what they mean, and every backend is tested against those.
+ * #experts}. A layer calls the last two. {@link #constantExperts} is what MoE++ has besides, {@link
+ * #singletonExperts} what PEER has instead of experts with matrices; {@link #softDispatch} and
+ * {@link #softCombine} are what Soft-MoE has instead of a choice of experts. A backend is one class
+ * that implements the six; the plain loops of {@code jmoe.reference} say what they mean, and every
+ * backend is tested against those.
  *
  * <p><b>Common rules.</b> Floating-point arguments may be F32, F16, BF16 (the reference: also F64),
  * each independently; sums are accumulated in at least F32 and rounded once to the output's type.
@@ -519,6 +520,29 @@ public interface Kernels extends AutoCloseable {
      */
     void singletonExperts(
             Tensor x, Tensor topkIds, @Nullable Tensor weights, SingletonExperts experts, Tensor y);
+
+    /**
+     * Sums constant experts into tokens, without rows: {@code y[t] = addend[t] + factor * sum_k
+     * w[t,k] (a1 x[t] + a2 vectors[c])} with {@code [a1, a2] = softmax(mixing[c] x[t])} and {@code
+     * c = topkIds[t,k] - firstId}, over the slots for which there is such a constant.
+     *
+     * <p>The softmax of two is the sigmoid of their difference, so that an infinite logit beside a
+     * finite one chooses. A token without constant experts is not read.
+     *
+     * @param x in, [tokens, H]
+     * @param routing in: topkIds, topkWeights; a slot with weight 0 adds nothing
+     * @param experts in: the constants and how they are mixed
+     * @param firstId id of the first constant expert
+     * @param residual in: addend and factor; identity experts are summed by {@link #unpermute}
+     * @param y out, [tokens, H]; may be the same tensor as the addend
+     */
+    void constantExperts(
+            Tensor x,
+            Routing routing,
+            ConstantExperts experts,
+            int firstId,
+            Residual residual,
+            Tensor y);
 
     /**
      * Gives every row one length: {@code y[r] = factor x[r] / (|x[r]| + epsilon)}. Zhai et al. 2023

@@ -25,6 +25,8 @@ import java.util.List;
  *     ids follow those of identity experts
  * @param sizeClasses where experts with weights differ in size: for each token type, their sizes in
  *     the order of their ids; empty where each token type has one size, as nearly always
+ * @param numConstantExperts experts that mix their input with a constant, {@link ConstantExperts};
+ *     their ids follow those of null experts
  */
 public record MoeConfig(
         String family,
@@ -39,7 +41,8 @@ public record MoeConfig(
         boolean sharedGated,
         double outputFactor,
         int numNullExperts,
-        List<List<SizeClass>> sizeClasses) {
+        List<List<SizeClass>> sizeClasses,
+        int numConstantExperts) {
     /**
      * A layer without null experts.
      *
@@ -83,7 +86,7 @@ public record MoeConfig(
     }
 
     /**
-     * A layer whose experts have one size.
+     * A layer whose experts have one size, without constant experts.
      *
      * @param family as above
      * @param hidden as above
@@ -124,7 +127,8 @@ public record MoeConfig(
                 sharedGated,
                 outputFactor,
                 numNullExperts,
-                List.of());
+                List.of(),
+                0);
     }
 
     /** Checks the sizes against each other. */
@@ -146,7 +150,11 @@ public record MoeConfig(
             throw new IllegalArgumentException(
                     "numNullExperts: expected at least 0, got " + numNullExperts);
         }
-        int all = numExperts + numIdentityExperts + numNullExperts;
+        if (numConstantExperts < 0) {
+            throw new IllegalArgumentException(
+                    "numConstantExperts: expected at least 0, got " + numConstantExperts);
+        }
+        int all = numExperts + numIdentityExperts + numNullExperts + numConstantExperts;
         for (RouterConfig router : routers) {
             if (router.numExperts() != all || router.topK() != routers.getFirst().topK()) {
                 throw new IllegalArgumentException(
@@ -159,10 +167,12 @@ public record MoeConfig(
                                 + ", got "
                                 + router);
             }
-            if (router.weightOnInput() && (numIdentityExperts > 0 || router.capacity() != null)) {
+            boolean weightless = numIdentityExperts > 0 || numConstantExperts > 0;
+            if (router.weightOnInput() && (weightless || router.capacity() != null)) {
                 throw new IllegalArgumentException(
-                        "weightOnInput: expected neither identity experts nor a capacity with it,"
-                                + " because their weight belongs to the output; got "
+                        "weightOnInput: expected neither identity or constant experts nor a"
+                                + " capacity with it, because their weight belongs to the output;"
+                                + " got "
                                 + router);
             }
         }
@@ -215,6 +225,15 @@ public record MoeConfig(
      */
     public boolean mixesSizes() {
         return !sizeClasses.isEmpty();
+    }
+
+    /**
+     * Id of the first constant expert.
+     *
+     * @return how many experts of other kinds there are
+     */
+    public int firstConstant() {
+        return numExperts + numIdentityExperts + numNullExperts;
     }
 
     /**

@@ -22,6 +22,7 @@ import java.util.List;
  * @param latentOut same type [1, H, L]: brings the routed experts' sum back to H; null together
  *     with latentIn
  * @param outputBias F32 [1, H]: added to the output once per token, or null
+ * @param constants constant experts, one bank per token type; empty if there are none
  */
 public record MoeWeights(
         List<RouterWeights> routers,
@@ -30,11 +31,35 @@ public record MoeWeights(
         @Nullable Tensor sharedGate,
         @Nullable Tensor latentIn,
         @Nullable Tensor latentOut,
-        @Nullable Tensor outputBias) {
+        @Nullable Tensor outputBias,
+        List<ConstantExperts> constants) {
     /** Copies the lists. */
     public MoeWeights {
         routers = List.copyOf(routers);
         experts = List.copyOf(experts);
+        constants = List.copyOf(constants);
+    }
+
+    /**
+     * Weights without constant experts.
+     *
+     * @param routers as above
+     * @param experts as above
+     * @param shared as above
+     * @param sharedGate as above
+     * @param latentIn as above
+     * @param latentOut as above
+     * @param outputBias as above
+     */
+    public MoeWeights(
+            List<RouterWeights> routers,
+            List<ExpertWeights> experts,
+            @Nullable ExpertWeights shared,
+            @Nullable Tensor sharedGate,
+            @Nullable Tensor latentIn,
+            @Nullable Tensor latentOut,
+            @Nullable Tensor outputBias) {
+        this(routers, experts, shared, sharedGate, latentIn, latentOut, outputBias, List.of());
     }
 
     /**
@@ -84,7 +109,8 @@ public record MoeWeights(
                 prepare(sharedGate, kernels, arena),
                 prepare(latentIn, kernels, arena),
                 prepare(latentOut, kernels, arena),
-                copy(outputBias, kernels, arena));
+                copy(outputBias, kernels, arena),
+                constants.stream().map(bank -> bank.copy(kernels, arena)).toList());
     }
 
     /** Whether experts are on a device and anything else is not. */
@@ -98,6 +124,9 @@ public record MoeWeights(
             host |= isHost(router.bias()) || isHost(router.selectionBias());
             host |= isHost(router.expertScale()) || isHost(router.noiseWeight());
             host |= isHost(router.projection()) || isHost(router.hashTable());
+        }
+        for (ConstantExperts ofType : constants) {
+            host |= isHost(ofType.mixing()) || isHost(ofType.vectors());
         }
         return host
                 || isHost(sharedGate)
@@ -177,6 +206,12 @@ public record MoeWeights(
         }
         if (outputBias != null) {
             require("outputBias", outputBias, 1, hidden);
+        }
+        int numConstants = config.numConstantExperts();
+        expect("constants", constants.size(), numConstants == 0 ? 0 : types);
+        for (ConstantExperts ofType : constants) {
+            expect("numConstantExperts", ofType.numConstants(), numConstants);
+            expect("constants hidden", ofType.hidden(), config.expertHidden());
         }
     }
 

@@ -2,6 +2,8 @@ package jmoe.reference;
 
 import jmoe.ops.Activation;
 import jmoe.ops.Arguments;
+import jmoe.ops.ConstantArguments;
+import jmoe.ops.ConstantExperts;
 import jmoe.ops.Kernels;
 import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
@@ -213,6 +215,25 @@ public final class ReferenceKernels implements Kernels {
         Check.host("down", experts.down());
         Check.host("y", y);
         ReferenceSingletons.sum(x, topkIds, weights, experts, y);
+    }
+
+    @Override
+    public void constantExperts(
+            Tensor x,
+            Routing routing,
+            ConstantExperts experts,
+            int firstId,
+            Residual residual,
+            Tensor y) {
+        ConstantArguments.constantExperts(x, routing, experts, firstId, residual, y);
+        Check.host("x", x);
+        Check.host("topkIds", routing.topkIds());
+        Check.host("topkWeights", routing.topkWeights());
+        Check.host("mixing", experts.mixing());
+        Check.host("vectors", experts.vectors());
+        host("addend", residual.addend());
+        Check.host("y", y);
+        ReferenceConstants.add(x, routing, experts, firstId, residual, y);
     }
 
     @Override

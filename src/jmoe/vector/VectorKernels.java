@@ -2,6 +2,8 @@ package jmoe.vector;
 
 import jmoe.ops.Activation;
 import jmoe.ops.Arguments;
+import jmoe.ops.ConstantArguments;
+import jmoe.ops.ConstantExperts;
 import jmoe.ops.ExpertWeights;
 import jmoe.ops.InputArguments;
 import jmoe.ops.InputTransform;
@@ -40,6 +42,7 @@ public final class VectorKernels implements Kernels {
     private final Swiglu swiglu;
     private final Unpermute unpermute;
     private final Singletons singletons;
+    private final Constants constants;
     private final NormaliseRows normaliseRows;
     private final SoftMix softMix;
 
@@ -69,6 +72,7 @@ public final class VectorKernels implements Kernels {
             swiglu = new Swiglu(workers, chunks);
             unpermute = new Unpermute(workers, chunks);
             singletons = new Singletons(workers, chunks);
+            constants = new Constants(workers, chunks);
             normaliseRows = new NormaliseRows(workers);
             softMix = new SoftMix(workers);
         } catch (Throwable e) {
@@ -255,6 +259,26 @@ public final class VectorKernels implements Kernels {
         computable("singletonExperts", "down", experts.down());
         computable("singletonExperts", "y", y);
         workers.exclusively(() -> singletons.sum(x, topkIds, weights, experts, y));
+    }
+
+    @Override
+    public void constantExperts(
+            Tensor x,
+            Routing routing,
+            ConstantExperts experts,
+            int firstId,
+            Residual residual,
+            Tensor y) {
+        workers.checkOpen();
+        ConstantArguments.constantExperts(x, routing, experts, firstId, residual, y);
+        computable("constantExperts", "x", x);
+        host("topkIds", routing.topkIds());
+        host("topkWeights", routing.topkWeights());
+        host("mixing", experts.mixing());
+        host("vectors", experts.vectors());
+        computable("constantExperts", "addend", residual.addend());
+        computable("constantExperts", "y", y);
+        workers.exclusively(() -> constants.add(x, routing, experts, firstId, residual, y));
     }
 
     @Override

@@ -119,6 +119,8 @@ interface ArgumentsContract extends Contract {
                                 "selectionBias",
                                 "expertScale",
                                 "topkWeights",
+                                "mixing",
+                                "vectors",
                                 "logits")
                         .contains(name);
         return onlyF32

@@ -52,6 +52,7 @@ record Invocation(String op, Map<String, Tensor> inputs, Map<String, Tensor> out
                 swiglu(c, memory),
                 unpermute(c, memory),
                 SingletonInvocation.singletonExperts(c, memory),
+                ConstantInvocation.constantExperts(c, memory),
                 SoftInvocation.normaliseRows(c, memory),
                 SoftInvocation.softDispatch(c, memory),
                 SoftInvocation.softCombine(c, memory),

@@ -44,6 +44,7 @@ public abstract class KernelsContract extends TestedBackend
                 SwigluContract,
                 UnpermuteContract,
                 SingletonExpertsContract,
+                ConstantExpertsContract,
                 PeerContract,
                 SoftMoeContract,
                 ArgumentsContract,

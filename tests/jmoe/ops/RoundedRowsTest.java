@@ -132,6 +132,17 @@ final class RoundedRowsTest extends TestedBackend implements QuantisedContract {
         }
 
         @Override
+        public void constantExperts(
+                Tensor x,
+                Routing routing,
+                ConstantExperts experts,
+                int firstId,
+                Residual residual,
+                Tensor y) {
+            exact.constantExperts(x, routing, experts, firstId, residual, y);
+        }
+
+        @Override
         public void normaliseRows(Tensor x, double factor, double epsilon, Tensor y) {
             exact.normaliseRows(x, factor, epsilon, y);
         }

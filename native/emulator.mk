@@ -106,8 +106,10 @@ check-asan: $(ASAN_LOGS)
 	@echo "check-asan: $(words $^) programs passed"
 
 # Mistakes planted into the real kernels; see the script.
-PLANTED_PROGRAMS := $(foreach program,kernels_jitter kernels_route kernels_sort_by_expert kernels_permute \
-    kernels_decode_route kernels_decode_mma kernels_decode_sm90 kernels_grouped_gemm_mma kernels_grouped_gemm_sm90,\
+PLANTED_PROGRAMS := $(foreach program,kernels_route kernels_route_rare kernels_route_hash kernels_route_batch \
+    kernels_route_capacity kernels_shape_logits kernels_jitter kernels_soft_mix kernels_singleton_experts \
+    kernels_sort_by_expert kernels_permute kernels_decode_route \
+    kernels_decode_mma kernels_decode_sm90 kernels_grouped_gemm_mma kernels_grouped_gemm_sm90,\
     $(call object,race,emulator/tests/$(program).cpp))
 check-planted: $(call objects,race) $(PLANTED_PROGRAMS)
 	@CXX="$(EMULATOR_CXX)" FLAGS="$(filter-out -MMD -MP,$(EMULATOR_FLAGS)) $(race_KERNEL_FLAGS) $(KERNEL_FLAGS)" \

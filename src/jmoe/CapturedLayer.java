@@ -33,8 +33,9 @@ import java.util.concurrent.atomic.AtomicBoolean;
  * <p>What {@link #replay} computes equals {@link MoeLayer#forward} bit by bit, if the backend
  * computes both in the same way. A GPU has one way for few tokens and one for many, which differ in
  * the last places: a replay takes the way of {@link #maxTokens}, a forward pass that of its own
- * tokens. A token's bits never depend on how many tokens a replay has. One thread at a time uses
- * it.
+ * tokens. How many tokens a replay has changes the bits of a token only where it changes those of a
+ * forward pass: where tokens queue for experts, or the router looks at all of them. One thread at a
+ * time uses it.
  */
 public final class CapturedLayer implements AutoCloseable {
     private static final long NOTHING = -1;

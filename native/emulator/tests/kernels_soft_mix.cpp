@@ -29,7 +29,7 @@ std::vector<double> mix(const std::vector<std::vector<double>>& logits, const Fl
         double max = -INFINITY;
         double total = 0;
         for (double z : row) {
-            max = std::max(max, z);
+            max = z > max ? z : max;
         }
         for (double z : row) {
             total += std::exp(z - max);
@@ -45,13 +45,16 @@ std::vector<double> mix(const std::vector<std::vector<double>>& logits, const Fl
     return sums;
 }
 
-void check_mix(const Size& size, Type from, Type to, bool dispatch) {
+enum Logits { kUsual, kSomeNan, kInfinite, kAllEqual };
+
+void check_mix(const Size& size, Type from, Type to, bool dispatch, Logits kind = kUsual) {
     Numbers numbers(size.hidden + 7 * size.tokens + (dispatch ? 1 : 0));
     int targets = dispatch ? size.slots : size.tokens;
     int sources = dispatch ? size.tokens : size.slots;
     std::vector<float> logits;
     for (double z : numbers.normals(static_cast<size_t>(size.tokens) * size.slots)) {
-        logits.push_back(static_cast<float>(5 * z));
+        double odd = kind == kSomeNan ? NAN : kind == kInfinite ? std::copysign(INFINITY, z) : 5 * z;
+        logits.push_back(static_cast<float>(kind == kAllEqual ? -88.5 : numbers.below(9) == 0 ? odd : 5 * z));
     }
     std::vector<std::vector<double>> rows(targets, std::vector<double>(sources));
     for (int i = 0; i < targets; i++) {
@@ -77,13 +80,20 @@ void check_mix(const Size& size, Type from, Type to, bool dispatch) {
     if (why.empty() && !out.untouched_from(targets * hidden)) {
         why = "wrote behind the last row";
     }
-    host::report(kernel + " " + size.name(), why);
+    host::report(kernel + " " + size.name() + " logits " + to_string(kind), why);
 }
 
+// One row is all zeros, one has a NaN and one an infinity.
 void check_normalise(const Size& size, Type from, Type to) {
     Numbers numbers(size.hidden + 300);
     size_t hidden = size.hidden;
-    Floats x(from, numbers.normals(size.tokens * hidden), size.misaligned);
+    std::vector<double> values = numbers.normals(size.tokens * hidden);
+    for (size_t i = 0; i < values.size(); i++) {
+        size_t row = i / hidden % 7;
+        bool last = i % hidden == hidden - 1;
+        values[i] = row == 2 ? 0 : last && row == 3 ? NAN : last && row == 5 ? -INFINITY : values[i];
+    }
+    Floats x(from, values, size.misaligned);
     Floats y(to, size.tokens * hidden, size.misaligned);
     std::string kernel = std::string("normalise_rows_") + host::name_of(from) + "_" + host::name_of(to);
     std::string why =
@@ -114,6 +124,12 @@ int main() {
                 check_mix(size, from, to, false);
                 check_normalise(size, from, to);
             }
+        }
+    }
+    for (Logits kind : {kSomeNan, kInfinite, kAllEqual}) {
+        for (const Size& size : {Size{37, 5, 9, 0, 1}, Size{4, 66, 70, 1, 2}, Size{1, 200, 3, 0, 1}}) {
+            check_mix(size, host::kF32, host::kF32, true, kind);
+            check_mix(size, host::kF32, host::kF32, false, kind);
         }
     }
     return check::result();

@@ -7,11 +7,14 @@
 #   OUT                where the copies go
 set -euo pipefail
 
-# plant NAME FILE PROGRAM TEXT REPLACEMENT: replaces the first TEXT in a copy of FILE of ../kernels.
+# plant NAME FILE PROGRAM TEXT REPLACEMENT [OPERATION]: replaces the first TEXT in a copy of FILE of ../kernels. Where that is
+# not an operation's own, OPERATION is the one that is compiled with it, unless given that which PROGRAM is named after.
 plant() {
     local name=$1 file=$2 program=$3 text=$4 replacement=$5
     local folder=$OUT/$name content op objects
     op=${program#kernels_}
+    [[ $file != *.cu ]] || op=${file%.cu}
+    op=${6:-$op}
     rm -rf "$folder"
     mkdir -p "$folder"
     cp -R ../kernels "$folder/kernels"
@@ -58,6 +61,76 @@ check warps_share_their_keys route.cu kernels_route \
     'keys_of_warps[threadIdx.x / 32];' 'keys_of_warps[0];'
 check group_out_by_one common/route_select.cuh kernels_route \
     '(kept >> (id / width) & 1)' '(kept >> ((id + 1) / width) & 1)'
+check rare_groups_read_before_they_are_judged route_rare.cu kernels_route_rare \
+    'judge_by_best(row, group);
+    }
+    __syncwarp();' 'judge_by_best(row, group);
+    }'
+check rare_keys_of_the_token_before route_rare.cu kernels_route_rare \
+    '// The next token'"'"'s keys may come.
+        __syncwarp();' ''
+check rare_inactive_experts_selected route_rare.cu kernels_route_rare \
+    'row.is_active(id) ? rank::key_of(own) : kAbsent' 'rank::key_of(own)'
+check rare_sum_that_stops_too_late route_rare.cu kernels_route_rare \
+    'k >= rule.least && (sum' 'k > rule.least && (sum'
+check hash_finds_an_expert_twice route_hash.cu kernels_route_hash \
+    'is_among(expert, before, k)' 'is_among(expert, before, k - 1)'
+check hash_behind_the_table route_hash.cu kernels_route_hash \
+    'id < vocabulary' 'id <= vocabulary'
+check scale_of_no_expert route_scale.cu kernels_route_hash \
+    'id >= 0' 'id >= -1'
+check counts_of_another_digit route_expert_choice.cu kernels_route_batch \
+    'histogram[digit] = 0;' ''
+check tile_turned_before_it_is_full route_expert_choice.cu kernels_route_batch \
+    ': rank::kAbsent;
+        }
+        __syncthreads();' ': rank::kAbsent;
+        }'
+check later_tokens_of_equals_taken route_expert_choice.cu kernels_route_batch \
+    'equals -= total;' ''
+check sinkhorn_done_too_early route_sinkhorn.cu kernels_route_batch \
+    'change < tolerance' 'change > tolerance'
+check sinkhorn_scales_changed_while_read route_sinkhorn.cu kernels_route_batch \
+    '!arrivals::is_last(counter, gridDim.x)' '!arrivals::is_last(counter, 1)'
+check sinkhorn_sums_of_half_a_chunk route_sinkhorn.cu kernels_route_batch \
+    'row_scales[i] = sum > 0.0 ? 1.0 / sum : 0.0;
+        }
+    }
+    __syncthreads();' 'row_scales[i] = sum > 0.0 ? 1.0 / sum : 0.0;
+        }
+    }'
+check auction_of_losers_not_counted_anew route_balanced.cu kernels_route_batch \
+    '*losers = 0;' ''
+check auction_keeps_a_share_too_many route_balanced.cu kernels_route_batch \
+    'count == kept.share' 'count > kept.share'
+check auction_later_of_equals_kept route_balanced.cu kernels_route_batch \
+    'other_bid == bid && other_token > token' 'other_bid == bid && other_token < token'
+check queue_of_equals_reversed route_capacity.cu kernels_route_capacity \
+    'base + i < token' 'base + i > token'
+check slots_moved_onto_each_other route_capacity.cu kernels_route_capacity \
+    '|| has(token, to)' ''
+check places_of_the_batch_before route_capacity.cu kernels_route_capacity \
+    'used[queue] = 0;
+    }
+    __syncthreads();' 'used[queue] = 0;
+    }'
+check tile_mixed_while_it_is_filled common/soft_mix.cuh kernels_soft_mix \
+    'add_tile(tile, sums);
+            __syncthreads();' 'add_tile(tile, sums);' soft_dispatch
+check slot_of_parts_not_yet_there soft_dispatch.cu kernels_soft_mix \
+    'max = fmaxf(max, parts[i][own]);
+    }
+    __syncthreads();' 'max = fmaxf(max, parts[i][own]);
+    }'
+check tokens_of_one_slot_too_few soft_combine.cu kernels_soft_mix \
+    'long long slot = lane; slot < slots' 'long long slot = lane + 1; slot < slots'
+check neurons_of_unknown_experts singleton_experts.cu kernels_singleton_experts \
+    'id >= 0 && id < num_experts' 'id >= 0 && id <= num_experts'
+check moments_read_before_they_are_there shape_logits.cu kernels_shape_logits \
+    'all have read it.
+            __syncwarp();' 'all have read it.'
+check rows_behind_the_last_normalised normalise_rows.cu kernels_soft_mix \
+    'if (row >= rows)' 'if (row > rows)'
 check rows_handed_out_too_early common/expert_sort.cuh kernels_sort_by_expert \
     'int row = valid ? next[id] + peers.before : -1;
         __syncwarp();' 'int row = valid ? next[id] + peers.before : -1;'

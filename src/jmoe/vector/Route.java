@@ -71,7 +71,7 @@ final class Route {
         }
 
         int slots() {
-            return tokens * config.topK();
+            return Math.multiplyExact(tokens, config.topK());
         }
 
         /** The logit of one expert. */

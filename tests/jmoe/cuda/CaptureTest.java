@@ -3,6 +3,8 @@ package jmoe.cuda;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import static java.lang.foreign.ValueLayout.JAVA_BYTE;
+
 import jmoe.CapturedLayer;
 import jmoe.MoeLayer;
 import jmoe.checkpoint.LoadProgress;
@@ -12,6 +14,7 @@ import jmoe.ops.CapacityLimit;
 import jmoe.ops.Replay;
 import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
+import jmoe.ops.RouterConfig.Selection;
 import jmoe.ops.Routing;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
@@ -23,6 +26,7 @@ import org.junit.jupiter.api.Test;
 
 import java.lang.foreign.Arena;
 import java.nio.file.Path;
+import java.util.List;
 
 /** Operations in a graph of the driver. */
 final class CaptureTest {
@@ -198,6 +202,83 @@ final class CaptureTest {
                 kernels.copy(routing.topkIds(), got);
                 assertThat(got.data().mismatch(want.data())).isEqualTo(-1);
             }
+        }
+    }
+
+    /** What is decided by the whole batch is decided anew, for other tokens and other absences. */
+    @Test
+    void capture_ofRulesByBatch_decidesAnew() {
+        List<Selection> rules =
+                List.of(
+                        new Selection.ExpertChoice(2),
+                        new Selection.Sinkhorn(1e-3, 8),
+                        new Selection.BalancedAssignment(0.1));
+        for (Selection rule : rules) {
+            RouterConfig config = byBatch(rule);
+            try (CudaKernels kernels = new CudaKernels();
+                    Arena arena = Arena.ofConfined()) {
+                Routing got = routing(kernels, arena);
+                Routing want = routing(kernels, arena);
+                Tensor logits = kernels.allocate(arena, DType.F32, 70, 5);
+                Tensor types = kernels.allocate(arena, DType.I32, 70);
+                RouteInputs inputs = new RouteInputs(null, types);
+                write(kernels, arena, 70, logits, types);
+                kernels.route(logits, config, inputs, got);
+                try (Replay replay =
+                        kernels.capture(() -> kernels.route(logits, config, inputs, got))) {
+                    for (int tokens : new int[] {70, 0, 3, 66}) {
+                        write(kernels, arena, tokens, logits, types);
+                        kernels.fill(got.topkIds(), 7);
+                        replay.run();
+                        kernels.route(logits, config, inputs, want);
+                        String name = rule + " of " + tokens + " tokens";
+                        assertThat(bytes(kernels, got.topkIds()))
+                                .as(name)
+                                .isEqualTo(bytes(kernels, want.topkIds()));
+                        assertThat(bytes(kernels, got.topkWeights()))
+                                .as(name)
+                                .isEqualTo(bytes(kernels, want.topkWeights()));
+                    }
+                }
+            }
+        }
+    }
+
+    private static RouterConfig byBatch(Selection rule) {
+        RouterConfig plain = RouterConfig.softmaxTopK(5, 1, true);
+        return new RouterConfig(
+                5,
+                1,
+                plain.score(),
+                rule,
+                plain.normalisation(),
+                1,
+                false,
+                null,
+                RouterConfig.ALL_TOKENS);
+    }
+
+    private static Routing routing(CudaKernels kernels, Arena arena) {
+        return Routing.allocate((dtype, shape) -> kernels.allocate(arena, dtype, shape), 70, 1, 5);
+    }
+
+    /** Other logits than before, and types that say that the tokens from some on are absent. */
+    private static void write(
+            CudaKernels kernels, Arena arena, int tokens, Tensor logits, Tensor types) {
+        Tensor hostLogits = Tensor.allocate(arena, DType.F32, 70, 5);
+        for (long i = 0; i < hostLogits.numElements(); i++) {
+            hostLogits.setDouble(i, Math.sin(i * (tokens + 1)));
+        }
+        kernels.copy(hostLogits, logits);
+        kernels.fill(types.slice(0, tokens), 0);
+        kernels.fill(types.slice(tokens, 70 - tokens), -1);
+    }
+
+    private static byte[] bytes(CudaKernels kernels, Tensor tensor) {
+        try (Arena own = Arena.ofConfined()) {
+            Tensor host = Tensor.allocate(own, tensor.dtype(), tensor.shape());
+            kernels.copy(tensor, host);
+            return host.data().toArray(JAVA_BYTE);
         }
     }
 

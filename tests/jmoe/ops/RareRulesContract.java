@@ -193,6 +193,41 @@ interface RareRulesContract extends Contract {
         }
     }
 
+    /** The second token is absent, the second expert inactive, and its scale nobody's. */
+    @Test
+    default void route_scalesWhatAbsencesLeave() {
+        double[] z = new double[16];
+        System.arraycopy(logs(2, 9, 1, 1), 0, z, 0, 4);
+        System.arraycopy(logs(1, 2, 3, 4), 0, z, 4, 4);
+        System.arraycopy(logs(1, 50, 1, 6), 0, z, 8, 4);
+        System.arraycopy(logs(1, Double.NaN, 4, 3), 0, z, 12, 4);
+        Capacity one = new Capacity(new CapacityLimit.Tokens(1), Capacity.Priority.POSITION, false);
+        Selection best = new Selection.TopK();
+        Selection groups = new Selection.OnePerGroup(2, Scope.GLOBAL);
+        Selection p = new Selection.TopP(0.6, 1);
+        int[] ofBest = ids(0, 2, -1, -1, 3, 0, 2, 3);
+        int[] ofGroups = ids(0, 2, -1, -1, 0, 3, 0, 2);
+        int[] ofP = ids(0, 2, -1, -1, 3, -1, 2, 3);
+        try (Arena arena = Arena.ofConfined()) {
+            Tensor scale = Tensor.allocate(arena, DType.F32, 4);
+            for (int e = 0; e < 4; e++) {
+                scale.setDouble(e, new double[] {2, Double.NaN, -1, 0}[e]);
+            }
+            RouteInputs inputs =
+                    new RouteInputs(null, flags(arena, 0, -1, 2, 0))
+                            .withActiveExperts(flags(arena, 1, 0, 1, 1))
+                            .withExpertScale(scale);
+            RouterConfig plain = rule(4, 2, best, false, null);
+            assertRouted(plain, inputs, z, ofBest, 1, -0.25, 0, 0, 0, 0.25, -0.5, 0);
+            RouterConfig bounded = rule(4, 2, best, false, one);
+            assertRouted(bounded, inputs, z, ofBest, 1, 0, 0, 0, 0, 0, -0.5, 0);
+            RouterConfig perGroup = rule(4, 2, groups, false, null);
+            assertRouted(perGroup, inputs, z, ofGroups, 1, -0.25, 0, 0, 0.25, 0, 0.25, -0.5);
+            RouterConfig run = rule(4, 2, p, false, null);
+            assertRouted(run, inputs, z, ofP, 1, -0.25, 0, 0, 0, 0, -0.5, 0);
+        }
+    }
+
     /** Empty slots neither queue nor get a weight, whatever is divided by. */
     @Test
     default void route_boundsRulesWithEmptySlots() {

@@ -274,7 +274,12 @@ final class Route {
                     TokenRouter router = router(rankers, worker, ranking);
                     for (int token = (int) from; token < to; token++) {
                         if (batch.serves(token)) {
-                            router.route(batch.logits, batch.bias, token, batch.tokens);
+                            if (batch.isRare) {
+                                router.routeRarely(
+                                        batch.logits, batch.bias, batch.activeExperts, token);
+                            } else {
+                                router.route(batch.logits, batch.bias, token, batch.tokens);
+                            }
                             System.arraycopy(router.ids, 0, ranked, token * numRanked, numRanked);
                         }
                     }

@@ -117,6 +117,9 @@ struct Mover {
             to = neighbour(from, round, rule.num_experts);
         } else {
             to = ranked[static_cast<long long>(token) * num_ranked + rule.top_k + round - 1];
+            if (to < 0) {  // no more experts are active
+                return;
+            }
             double next = logit(token, to);
             if (next != next) {
                 return;

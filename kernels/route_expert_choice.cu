@@ -1,11 +1,12 @@
 // topkIds, topkWeights: each expert takes its best tokens (Zhou et al. 2022)
 //
 // Shapes    logits F32 [tokens, E], token_types [tokens] or null, candidates [E, tokens], takes [tokens, ceil(E / 32)] bits,
-//           topkIds, topkWeights [tokens, topK].
-// Grid      order: ceil(tokens / items_per_block); select: one block per expert; weigh: ceil(tokens / items_per_block).
+//           topkIds, topkWeights [tokens, topK]; maxima F32, sums F64 [E].
+// Grid      order: ceil(tokens / items_per_block); columns, select: one block per expert; weigh: ceil(tokens / items_per_block).
 // Numerics  softmax scores in F64, compared as F32; sigmoid scores compared by logit. Weights in F64, rounded once. Bits are set in
 //           any order.
-// Requires  order, select and weigh after each other.
+// Requires  order, select and weigh after each other. For a softmax over tokens columns before weigh, and order with a rule whose
+//           score is a sigmoid; for others maxima and sums null.
 // Adjoint   routeBackward.
 #include "common/route_chosen.cuh"
 
@@ -18,6 +19,9 @@ constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 constexpr int kTile = 32;
 constexpr int kDigits = 256;
+
+// One more RouteRule::normalisation, which no other rule has: s / number of the token's experts.
+constexpr int kCount = 4;
 
 // How many of the threads before this one say yes, of all warps; total gets the number of all.
 __device__ int count_before(bool yes, int* warp_counts, int* total) {
@@ -49,9 +53,9 @@ __device__ __forceinline__ uint32_t candidate(const RouteRule& rule, float logit
 }
 
 // Tokens that an expert takes.
-__device__ __forceinline__ int share_of(double capacity_factor, int served, int num_experts) {
+__device__ __forceinline__ int share_of(double capacity_factor, int least, int served, int num_experts) {
     double share = floor(capacity_factor * served / num_experts);
-    return static_cast<int>(fmin(fmax(share, 1.0), static_cast<double>(served)));
+    return static_cast<int>(fmin(fmax(share, static_cast<double>(least)), static_cast<double>(served)));
 }
 
 // The candidate that is the count-th largest, digit by digit; equals gets how many of those that equal it are among them.
@@ -87,6 +91,27 @@ __device__ uint32_t lowest_taken(const uint32_t* candidates, int tokens, int cou
         __syncthreads();
     }
     return lowest;
+}
+
+// Weighs the first count ids by a softmax over tokens, each lane those that it wrote itself. The others become -1.
+__device__ void weigh_by_columns(const RouteRule& rule, const float* row, const float* maxima, const double* sums, int* ids,
+                                 float* weights, int count, int lane) {
+    double total = 0.0;
+#pragma unroll 1
+    for (int k = lane; k < count; k += 32) {
+        total += route_rule::term(rule, route_chosen::power(row[ids[k]], maxima[ids[k]]) / sums[ids[k]]);
+    }
+    double divisor = route_rule::divisor(rule, rank::sum_of_warp(total));
+#pragma unroll 1
+    for (int k = lane; k < rule.top_k; k += 32) {
+        if (k < count) {
+            double score = route_chosen::power(row[ids[k]], maxima[ids[k]]) / sums[ids[k]];
+            weights[k] = route_rule::stored(score / divisor * rule.factor);
+        } else {
+            ids[k] = -1;
+            weights[k] = 0.0f;
+        }
+    }
 }
 
 }  // namespace
@@ -135,9 +160,60 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 }
 JMOE_EXPORT(route_expert_choice_order, kThreads, kTile, 0);
 
+// The softmax of each expert over the tokens that are served: its largest logit, and the sum of the powers, NaN if undefined.
+extern "C" __global__ void __launch_bounds__(kThreads)
+    route_expert_choice_columns(const float* __restrict__ logits, const int* __restrict__ token_types,
+                                float* __restrict__ maxima, double* __restrict__ sums, int tokens,
+                                const __grid_constant__ RouteRule rule) {
+    JMOE_SHARED(float, warp_maxima, [kWarps]);
+    JMOE_SHARED(double, warp_sums, [kWarps]);
+    int lane = threadIdx.x % 32;
+    int warp = threadIdx.x / 32;
+    const float* column = logits + blockIdx.x;
+    float max = -special::infinity();
+    bool undefined = false;
+    for (long long token = threadIdx.x; token < tokens; token += kThreads) {
+        if (route_chosen::is_served(rule, token_types, token)) {
+            float logit = column[token * rule.num_experts];
+            undefined |= logit != logit;
+            max = fmaxf(max, logit);  // the number, of a number and NaN
+        }
+    }
+    for (int distance = 16; distance > 0; distance /= 2) {
+        max = fmaxf(max, __shfl_xor_sync(rank::kAllLanes, max, distance));
+    }
+    if (lane == 0) {
+        warp_maxima[warp] = max;
+    }
+    __syncthreads();
+    for (int other = 0; other < kWarps; other++) {
+        max = fmaxf(max, warp_maxima[other]);
+    }
+    double sum = 0.0;
+    for (long long token = threadIdx.x; token < tokens; token += kThreads) {
+        if (route_chosen::is_served(rule, token_types, token)) {
+            sum += route_chosen::power(column[token * rule.num_experts], max);
+        }
+    }
+    sum = rank::sum_of_warp(sum);
+    undefined = __any_sync(rank::kAllLanes, undefined) || fabsf(max) == special::infinity();
+    if (lane == 0) {
+        warp_sums[warp] = undefined ? special::nan() : sum;
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        for (int other = 1; other < kWarps; other++) {
+            sum += warp_sums[other];
+        }
+        maxima[blockIdx.x] = max;
+        sums[blockIdx.x] = undefined ? special::nan() : sum;
+    }
+}
+JMOE_EXPORT(route_expert_choice_columns, kThreads, 1, 0);
+
 extern "C" __global__ void __launch_bounds__(kThreads)
     route_expert_choice_select(const uint32_t* __restrict__ candidates, const int* __restrict__ token_types,
-                               uint32_t* __restrict__ takes, int tokens, double capacity_factor,
+                               uint32_t* __restrict__ takes, int tokens, double capacity_factor, int least,
                                const __grid_constant__ RouteRule rule) {
     JMOE_SHARED(int, histogram, [kDigits]);
     JMOE_SHARED(int, warp_counts, [kWarps]);
@@ -157,7 +233,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     atomicAdd(&shared[0], served);
     atomicAdd(&shared[1], numbers);
     __syncthreads();
-    int count = min(share_of(capacity_factor, shared[0], rule.num_experts), shared[1]);
+    int count = min(share_of(capacity_factor, least, shared[0], rule.num_experts), shared[1]);
     __syncthreads();
     if (count == 0) {
         return;
@@ -179,7 +255,8 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 JMOE_EXPORT(route_expert_choice_select, kThreads, 1, 0);
 
 extern "C" __global__ void __launch_bounds__(kThreads)
-    route_expert_choice_weigh(const float* __restrict__ logits, const uint32_t* __restrict__ takes, int* __restrict__ topk_ids,
+    route_expert_choice_weigh(const float* __restrict__ logits, const uint32_t* __restrict__ takes,
+                              const float* __restrict__ maxima, const double* __restrict__ sums, int* __restrict__ topk_ids,
                               float* __restrict__ topk_weights, int tokens, const __grid_constant__ RouteRule rule) {
     int lane = threadIdx.x % 32;
     long long token = static_cast<long long>(blockIdx.x) * kWarps + threadIdx.x / 32;
@@ -209,6 +286,15 @@ extern "C" __global__ void __launch_bounds__(kThreads)
             ids[k] = pick.id;
         }
     }
-    route_chosen::weigh(rule, row, ids, topk_weights + token * rule.top_k, count, lane);
+    float* weights = topk_weights + token * rule.top_k;
+    RouteRule counted = rule;
+    if (rule.normalisation == kCount) {
+        counted.factor = rule.factor / max(count, 1);
+    }
+    if (sums != nullptr) {
+        weigh_by_columns(counted, row, maxima, sums, ids, weights, count, lane);
+    } else {
+        route_chosen::weigh(counted, row, ids, weights, count, lane);
+    }
 }
 JMOE_EXPORT(route_expert_choice_weigh, kThreads, kWarps, 0);

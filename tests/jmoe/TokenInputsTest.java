@@ -25,6 +25,7 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
 import java.lang.foreign.Arena;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.SplittableRandom;
 import java.util.stream.Stream;
@@ -36,6 +37,11 @@ final class TokenInputsTest {
     private static final int HIDDEN = 16;
     private static final int INTERMEDIATE = 8;
     private static final int VOCABULARY = 11;
+
+    /** The active experts of two token types. */
+    private static final Integer[] FIRST = {0, 2};
+
+    private static final Integer[] SECOND = {1, 3};
 
     /** Relative to the largest value; sums of 16 products in F32. */
     private static final double TOLERANCE = 5e-6;
@@ -235,6 +241,71 @@ final class TokenInputsTest {
                     first = y.copy(arena);
                 } else if (choice.length == 0) {
                     assertThat(y.data().mismatch(first.data())).isEqualTo(-1);
+                }
+            }
+        }
+    }
+
+    /** One token type after the other. */
+    @ParameterizedTest
+    @MethodSource("backends")
+    void forward_choosesActiveExpertsOfEachType(Backend backend) {
+        List<RouterConfig> rules = new ArrayList<>();
+        for (int type = 0; type < 2; type++) {
+            RouterConfig all = rule(new Selection.TopK(), null);
+            rules.add(
+                    new RouterConfig(
+                            EXPERTS,
+                            2,
+                            all.score(),
+                            all.selection(),
+                            all.normalisation(),
+                            all.factor(),
+                            false,
+                            null,
+                            type));
+        }
+        MoeConfig config =
+                new MoeConfig(
+                        "test",
+                        HIDDEN,
+                        HIDDEN,
+                        EXPERTS,
+                        0,
+                        Activation.SWIGLU,
+                        rules,
+                        List.of(INTERMEDIATE, INTERMEDIATE),
+                        0,
+                        false,
+                        1);
+        try (Arena arena = Arena.ofShared();
+                Kernels kernels = backend.open(2)) {
+            RouterWeights router =
+                    new RouterWeights(random(arena, DType.BF16, 3, 1, EXPERTS, HIDDEN), null, null);
+            ExpertWeights bank = weights(arena, router).experts().getFirst();
+            MoeWeights weights =
+                    new MoeWeights(
+                            List.of(router, router),
+                            List.of(bank, bank),
+                            null,
+                            null,
+                            null,
+                            null,
+                            null);
+            try (MoeLayer layer = new MoeLayer(config, weights, kernels);
+                    Workspace workspace = layer.workspace(TOKENS)) {
+                Tensor x = random(arena, DType.F32, 6, TOKENS, HIDDEN);
+                Tensor y = Tensor.allocate(arena, DType.F32, TOKENS, HIDDEN);
+                Tensor types = ints(arena, 0, 1, 1, 0, 1, 0, 0);
+                workspace.setActiveExperts(ints(arena, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0));
+                layer.forward(x, types, y, workspace);
+                for (int token = 0; token < TOKENS; token++) {
+                    Integer[] active = types.getInt(token) == 0 ? FIRST : SECOND;
+                    Integer[] chosen = {
+                        workspace.topkIds().getInt(2L * token),
+                        workspace.topkIds().getInt(2L * token + 1)
+                    };
+                    assertThat(chosen).containsExactlyInAnyOrder(active);
                 }
             }
         }

@@ -147,8 +147,11 @@ final class LayerText {
             case Selection.ExpertChoice c ->
                     "each expert takes its "
                             + number(c.capacityFactor())
-                            + " x tokens / experts best by "
-                            + score;
+                            + " x tokens / experts "
+                            + (c.min() > 1 ? "(at least " + c.min() + ") " : "")
+                            + "best by "
+                            + score
+                            + (c.scope() == RouterConfig.Scope.TOKENS ? " over tokens" : "");
             case Selection.Sinkhorn s ->
                     "top "
                             + router.topK()
@@ -203,6 +206,7 @@ final class LayerText {
             case Normalisation.ClampedSum c ->
                     ", renormalised (sum of at least " + number(c.min()) + ")";
             case Normalisation.PNorm p -> ", divided by their " + number(p.p()) + "-norm";
+            case Normalisation.Count n -> ", divided by the number of the token's experts";
         };
     }
 

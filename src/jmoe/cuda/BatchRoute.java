@@ -2,6 +2,8 @@ package jmoe.cuda;
 
 import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
+import jmoe.ops.RouterConfig.Scope;
+import jmoe.ops.RouterConfig.Score;
 import jmoe.ops.RouterConfig.Selection;
 import jmoe.ops.Routing;
 import jmoe.tensor.Tensor;
@@ -53,8 +55,16 @@ final class BatchRoute {
     private void byExperts(Addresses at, RouterConfig config, Selection.ExpertChoice choice) {
         long candidateBytes = 4L * config.numExperts() * at.tokens;
         long bitBytes = 4L * Math.ceilDiv(config.numExperts(), Integer.SIZE) * at.tokens;
-        long candidates = context.scratch().address(candidateBytes + bitBytes);
+        boolean overTokens = choice.scope() == Scope.TOKENS;
+        long columnBytes = overTokens ? 12L * config.numExperts() : 0;
+        long scratch = context.scratch().address(columnBytes + candidateBytes + bitBytes);
+        long sums = overTokens ? scratch : 0;
+        long maxima = overTokens ? scratch + 8L * config.numExperts() : 0;
+        long candidates = scratch + columnBytes;
         long takes = candidates + candidateBytes;
+        if (overTokens) {
+            sumColumns(at, config, maxima, sums);
+        }
         CudaKernel ordering = expertChoice.kernel("route_expert_choice_order");
         context.launch()
                 .of(ordering)
@@ -63,7 +73,7 @@ final class BatchRoute {
                 .pointer(candidates)
                 .pointer(takes)
                 .int32(at.tokens)
-                .struct(rule.of(config), RouteRule.ALIGNMENT)
+                .struct(rule.of(overTokens ? byLogit(config) : config), RouteRule.ALIGNMENT)
                 .run(ordering.blocks(at.tokens));
         CudaKernel selecting = expertChoice.kernel("route_expert_choice_select");
         context.launch()
@@ -73,6 +83,7 @@ final class BatchRoute {
                 .pointer(takes)
                 .int32(at.tokens)
                 .float64(choice.capacityFactor())
+                .int32(choice.min())
                 .struct(rule.of(config), RouteRule.ALIGNMENT)
                 .run(selecting.blocks(config.numExperts()));
         CudaKernel weighing = expertChoice.kernel("route_expert_choice_weigh");
@@ -80,11 +91,40 @@ final class BatchRoute {
                 .of(weighing)
                 .pointer(at.logits)
                 .pointer(takes)
+                .pointer(maxima)
+                .pointer(sums)
                 .pointer(at.ids)
                 .pointer(at.weights)
                 .int32(at.tokens)
                 .struct(rule.of(config), RouteRule.ALIGNMENT)
                 .run(weighing.blocks(at.tokens));
+    }
+
+    /** A rule that orders tokens as a softmax over them does, without one. */
+    private static RouterConfig byLogit(RouterConfig config) {
+        return new RouterConfig(
+                config.numExperts(),
+                config.topK(),
+                Score.SIGMOID,
+                new Selection.ExpertChoice(1),
+                config.normalisation(),
+                config.factor(),
+                config.weightOnInput(),
+                null,
+                config.tokenType());
+    }
+
+    private void sumColumns(Addresses at, RouterConfig config, long maxima, long sums) {
+        CudaKernel summing = expertChoice.kernel("route_expert_choice_columns");
+        context.launch()
+                .of(summing)
+                .pointer(at.logits)
+                .pointer(at.tokenTypes)
+                .pointer(maxima)
+                .pointer(sums)
+                .int32(at.tokens)
+                .struct(rule.of(config), RouteRule.ALIGNMENT)
+                .run(summing.blocks(config.numExperts()));
     }
 
     private void bySinkhorn(Addresses at, RouterConfig config, Selection.Sinkhorn bounds) {

@@ -96,6 +96,7 @@ final class RouteRule {
                 code = 3;
                 parameter = norm.p();
             }
+            case Normalisation.Count count -> code = 4;
         }
         set(8, code);
         setDouble(1, parameter);

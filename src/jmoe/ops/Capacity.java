@@ -94,7 +94,8 @@ public record Capacity(
         /**
          * It asks the token's next best experts after the K chosen ones, in the order of the
          * selection (No Token Left Behind of Mesh TensorFlow). Its weight is multiplied by the
-         * score of the new expert and divided by that of the old one. NaN logits are not asked.
+         * score of the new expert and divided by that of the old one. NaN logits and experts that
+         * are not active are not asked.
          *
          * @param tries rounds; at least 1
          */

@@ -38,11 +38,12 @@ final class RouteChecks {
                         "activeExperts: expected none with " + selection + ", got " + active);
             }
             Capacity capacity = config.capacity();
-            if (capacity != null && capacity.overflow().rounds() > 0) {
+            if (capacity != null && capacity.overflow() instanceof Capacity.Overflow.Ring) {
                 throw new IllegalArgumentException(
                         "activeExperts: expected none with overflow "
                                 + capacity.overflow()
-                                + ", which may move slots to any expert; take Drop, got "
+                                + ", which may move slots to any expert; take Drop or NextChoice,"
+                                + " got "
                                 + active);
             }
         }

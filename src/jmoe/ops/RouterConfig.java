@@ -261,23 +261,40 @@ public record RouterConfig(
 
         /**
          * Each expert takes the C tokens that score best with it, {@code C = floor(capacityFactor T
-         * / E)}, at least 1 and at most T, which counts the tokens that the router serves (Zhou et
-         * al. 2022, "Mixture-of-Experts with Expert Choice Routing"; with sigmoid scores MoMa, Lin
-         * et al. 2024).
+         * / E)}, at least {@code min} and at most T, which counts the tokens that the router serves
+         * (Zhou et al. 2022, "Mixture-of-Experts with Expert Choice Routing"; with sigmoid scores
+         * MoMa, Lin et al. 2024).
          *
-         * <p>Softmax scores are compared as F32, sigmoid scores by their logits; of equals the
-         * earlier token is taken, a NaN never. A token's experts stand in its slots by falling
-         * logit, the others have id -1 and weight 0; of more than K experts the K with the largest
-         * logits stay, so that K = E loses none. A selection bias does not apply, and a capacity is
-         * not possible.
+         * <p>In Mesh TensorFlow ({@code _expert_selection_gating}) the softmax of an expert runs
+         * over the tokens, C is at least 4, and a token's weights are divided by the number of its
+         * experts: {@code ExpertChoice(c, 4, Scope.TOKENS)} with {@link Normalisation.Count}.
+         *
+         * <p>Scores of a softmax over experts are compared as F32, others by their logits; of
+         * equals the earlier token is taken, a NaN never. A token's experts stand in its slots by
+         * falling logit, the others have id -1 and weight 0; of more than K experts the K with the
+         * largest logits stay, so that K = E loses none. A selection bias does not apply, and a
+         * capacity is not possible.
          *
          * @param capacityFactor experts per token on average; finite, above 0
+         * @param min fewest tokens of an expert, if there are so many; at least 1
+         * @param scope what a softmax runs over: {@link Scope#GLOBAL} or {@link Scope#TOKENS}
          */
-        record ExpertChoice(double capacityFactor) implements Selection {
-            /** Checks the factor. */
+        record ExpertChoice(double capacityFactor, int min, Scope scope) implements Selection {
+            /** Checks the numbers. */
             public ExpertChoice {
                 boolean valid = capacityFactor > 0 && capacityFactor < Double.POSITIVE_INFINITY;
                 require(valid, "capacityFactor", "a finite number above 0", capacityFactor);
+                require(min >= 1, "min", "at least 1", min);
+                require(scope != Scope.LOCAL, "scope", "GLOBAL or TOKENS", scope);
+            }
+
+            /**
+             * The rule of the paper: softmax over experts, at least one token.
+             *
+             * @param capacityFactor as {@link #capacityFactor}
+             */
+            public ExpertChoice(double capacityFactor) {
+                this(capacityFactor, 1, Scope.GLOBAL);
             }
 
             /**
@@ -289,7 +306,7 @@ public record RouterConfig(
              */
             public int tokensPerExpert(int tokens, int numExperts) {
                 double share = Math.floor(capacityFactor * tokens / numExperts);
-                return (int) Math.min(Math.max(share, 1), tokens);
+                return (int) Math.min(Math.max(share, min), tokens);
             }
         }
 
@@ -350,7 +367,12 @@ public record RouterConfig(
         /** All experts. */
         GLOBAL,
         /** The experts of a group; for softmax scores only. */
-        LOCAL
+        LOCAL,
+        /**
+         * The tokens that are served, for each expert; for {@link Selection.ExpertChoice} with
+         * softmax scores only.
+         */
+        TOKENS
     }
 
     /** How a group of experts is judged. */
@@ -407,6 +429,13 @@ public record RouterConfig(
                 require(p > 0 && p < Double.POSITIVE_INFINITY, "p", "a finite number above 0", p);
             }
         }
+
+        /**
+         * s / n, where n is the number of the token's experts; for {@link Selection.ExpertChoice},
+         * whose tokens have different ones (Mesh TensorFlow, {@code
+         * normalize_by_num_experts_routed}).
+         */
+        record Count() implements Normalisation {}
     }
 
     /** Checks the choices against each other. */
@@ -592,6 +621,7 @@ public record RouterConfig(
                 && sum.epsilon == 0
                 && !(selection instanceof Selection.Hash)
                 && !(selection instanceof Selection.TwoLevel)
+                && (!(selection instanceof Selection.ExpertChoice c) || c.scope == Scope.GLOBAL)
                 && (!(selection instanceof Selection.OnePerGroup o) || o.scope == Scope.GLOBAL);
     }
 }

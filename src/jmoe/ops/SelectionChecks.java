@@ -19,6 +19,12 @@ final class SelectionChecks {
             Selection selection,
             Normalisation normalisation,
             @Nullable Capacity capacity) {
+        RouterConfig.require(
+                !(normalisation instanceof Normalisation.Count)
+                        || selection instanceof Selection.ExpertChoice,
+                "normalisation",
+                "Count with ExpertChoice only",
+                selection);
         if (capacity != null) {
             capacity(numExperts, score, selection, capacity);
         }
@@ -44,6 +50,8 @@ final class SelectionChecks {
                 RouterConfig.require(
                         topK == o.numGroups(), "topK", "numGroups=" + o.numGroups(), topK);
                 RouterConfig.require(
+                        o.scope() != Scope.TOKENS, "scope", "GLOBAL or LOCAL", o.scope());
+                RouterConfig.require(
                         o.scope() == Scope.GLOBAL || score == Score.SOFTMAX,
                         "score",
                         "SOFTMAX with scope LOCAL",
@@ -55,7 +63,14 @@ final class SelectionChecks {
                 twoLevel(t, numExperts, topK);
                 twoLevel(score, normalisation, capacity);
             }
-            case Selection.ExpertChoice c -> byBatch("ExpertChoice", score, capacity);
+            case Selection.ExpertChoice c -> {
+                byBatch("ExpertChoice", score, capacity);
+                RouterConfig.require(
+                        c.scope() != Scope.TOKENS || score == Score.SOFTMAX,
+                        "score",
+                        "SOFTMAX with scope TOKENS",
+                        score);
+            }
             case Selection.Sinkhorn s -> byBatch("Sinkhorn", score, capacity);
             case Selection.BalancedAssignment b -> {
                 RouterConfig.require(topK == 1, "topK", "1 with BalancedAssignment", topK);

@@ -1,6 +1,7 @@
 package jmoe.reference;
 
 import jmoe.ops.RouterConfig;
+import jmoe.ops.RouterConfig.Scope;
 import jmoe.ops.RouterConfig.Score;
 import jmoe.ops.RouterConfig.Selection;
 import jmoe.tensor.Tensor;
@@ -115,7 +116,9 @@ final class ReferenceBatchRouter {
 
     /** What experts order tokens by; NaN where a logit is. */
     private double[][] candidates() {
-        if (config.score() == Score.SIGMOID) {
+        boolean overTokens =
+                config.selection() instanceof Selection.ExpertChoice c && c.scope() == Scope.TOKENS;
+        if (config.score() == Score.SIGMOID || overTokens) {
             return logits;
         }
         double[][] scores = new double[tokens][numExperts];

@@ -193,6 +193,10 @@ final class ReferenceCapacity {
                 return false;
             }
             to = ranked[token][topK + round - 1];
+            if (to < 0) {
+                // No more experts are active.
+                return false;
+            }
             double logit = ReferenceRouter.logit(logits, config, token, weights.length, to);
             if (Double.isNaN(logit)) {
                 return false;

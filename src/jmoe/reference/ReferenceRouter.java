@@ -28,6 +28,9 @@ final class ReferenceRouter {
     /** Whether the softmax that an expert is in is undefined, and with it the expert's weight. */
     private final boolean[] undefined;
 
+    /** Where a softmax runs over tokens. */
+    private @Nullable ReferenceColumns columns;
+
     private ReferenceRouter(RouterConfig config, RouteInputs inputs) {
         this.config = config;
         this.inputs = inputs;
@@ -56,6 +59,9 @@ final class ReferenceRouter {
                 config.choosesByBatch()
                         ? ReferenceBatchRouter.choose(logits, config, served)
                         : new int[tokens][];
+        if (config.selection() instanceof Selection.ExpertChoice c && c.scope() == Scope.TOKENS) {
+            router.columns = new ReferenceColumns(logits, served, config.numExperts());
+        }
         for (int token = 0; token < tokens; token++) {
             if (served[token]) {
                 router.routeToken(logits, token, tokens, chosen[token]);
@@ -122,7 +128,11 @@ final class ReferenceRouter {
             sparseMixer(mixer.jitter());
             return;
         }
-        score();
+        if (columns != null) {
+            columns.score(logits, scores, undefined);
+        } else {
+            score();
+        }
         if (chosen != null) {
             System.arraycopy(chosen, 0, ids, 0, ids.length);
             weigh();
@@ -238,10 +248,22 @@ final class ReferenceRouter {
         if (levels && config.normalisation() instanceof Normalisation.Sum) {
             normaliseLevels(s);
         }
-        double divisor = later || levels ? 1 : divisor(config.normalisation(), s);
+        double divisor = later || levels ? 1 : divisor(config.normalisation(), chosen(s));
         for (int k = 0; k < s.length; k++) {
             weights[k] = ids[k] < 0 ? 0 : s[k] / divisor * (later ? 1 : config.factor());
         }
+    }
+
+    /** The scores of the slots that have an expert. */
+    private double[] chosen(double[] s) {
+        double[] chosen = new double[s.length];
+        int count = 0;
+        for (int k = 0; k < s.length; k++) {
+            if (ids[k] >= 0) {
+                chosen[count++] = s[k];
+            }
+        }
+        return Arrays.copyOf(chosen, count);
     }
 
     /** Divides the share of a group by that of all selected, of an expert by its group's. */
@@ -289,6 +311,7 @@ final class ReferenceRouter {
                 }
                 yield Math.pow(powers, 1 / n.p());
             }
+            case Normalisation.Count n -> Math.max(1, s.length);
         };
     }
 

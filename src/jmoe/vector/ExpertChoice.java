@@ -1,5 +1,6 @@
 package jmoe.vector;
 
+import jmoe.ops.RouterConfig.Scope;
 import jmoe.ops.RouterConfig.Score;
 import jmoe.ops.RouterConfig.Selection;
 import jmoe.threads.Workers;
@@ -33,6 +34,11 @@ final class ExpertChoice {
     private final @Nullable TopK[] tops;
     private final int[][] histograms;
 
+    /** Of a softmax over tokens, if the batch has one. */
+    private final ColumnPowers columns = new ColumnPowers();
+
+    private boolean overTokens;
+
     /** By expert and token. */
     private int[][] candidates = new int[0][];
 
@@ -54,6 +60,10 @@ final class ExpertChoice {
     BatchChoice prepare(Route.Batch batch, Selection.ExpertChoice choice) {
         int numExperts = batch.config().numExperts();
         int tokens = batch.tokens();
+        overTokens = choice.scope() == Scope.TOKENS;
+        if (overTokens) {
+            columns.compute(batch, workers);
+        }
         int served = batch.countServed();
         int share = choice.tokensPerExpert(served, numExperts);
         if (candidates.length < numExperts || candidates[0].length < tokens) {
@@ -88,6 +98,11 @@ final class ExpertChoice {
         return (worker, token, ids) -> gather(batch, worker, token, ids);
     }
 
+    /** What the batch that was prepared last is weighed by; null for a softmax over experts. */
+    @Nullable ColumnPowers columns() {
+        return overTokens ? columns : null;
+    }
+
     private Powers powers(int worker, int numExperts) {
         Powers own = powers[worker];
         if (own == null || !own.serves(numExperts)) {
@@ -99,7 +114,7 @@ final class ExpertChoice {
 
     private void fillCandidates(Route.Batch batch, int worker, long fromTile, long toTile) {
         int numExperts = batch.config().numExperts();
-        boolean softmax = batch.config().score() == Score.SOFTMAX;
+        boolean softmax = batch.config().score() == Score.SOFTMAX && !overTokens;
         Powers own = powers(worker, numExperts);
         int end = (int) Math.min(batch.tokens(), toTile * TILE_TOKENS);
         for (int token = (int) fromTile * TILE_TOKENS; token < end; token++) {

@@ -174,8 +174,9 @@ final class ExpertQueues {
                         ranked == null
                                 ? Overflow.Ring.neighbour(from, round, batch.config().numExperts())
                                 : ranked[token * numRanked + topK + round - 1];
-                double logit = ranked == null ? 0 : batch.logit(token, to);
-                if (Double.isNaN(logit) || has(batch, token, to) || !enter(to)) {
+                // -1 where no more experts are active.
+                double logit = ranked == null || to < 0 ? 0 : batch.logit(token, to);
+                if (to < 0 || Double.isNaN(logit) || has(batch, token, to) || !enter(to)) {
                     continue;
                 }
                 double score = slotScores[slot];

@@ -194,6 +194,8 @@ final class Route {
     /** The batch decides about experts, then each token about their weights. */
     private void routeTogether(Batch batch) {
         BatchChoice choice = choice(batch);
+        boolean byExperts = batch.config.selection() instanceof Selection.ExpertChoice;
+        ColumnPowers columns = byExperts ? expertChoice.columns() : null;
         int topK = batch.config.topK();
         workers.run(
                 batch.tokens,
@@ -204,7 +206,7 @@ final class Route {
                         boolean served = batch.serves(token);
                         if (served) {
                             int count = choice.choose(worker, token, router.ids);
-                            router.weighChosen(batch.logits, token, count);
+                            router.weighChosen(batch.logits, token, count, columns);
                         }
                         for (int k = 0; k < topK; k++) {
                             int id = served ? router.ids[k] : -1;
@@ -272,7 +274,12 @@ final class Route {
                     TokenRouter router = router(rankers, worker, ranking);
                     for (int token = (int) from; token < to; token++) {
                         if (batch.serves(token)) {
-                            router.route(batch.logits, batch.bias, token, batch.tokens);
+                            if (batch.isRare) {
+                                router.routeRarely(
+                                        batch.logits, batch.bias, batch.activeExperts, token);
+                            } else {
+                                router.route(batch.logits, batch.bias, token, batch.tokens);
+                            }
                             System.arraycopy(router.ids, 0, ranked, token * numRanked, numRanked);
                         }
                     }

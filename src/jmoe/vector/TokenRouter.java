@@ -110,17 +110,24 @@ final class TokenRouter {
      * @param all logits of the batch
      * @param token which token
      * @param count how many of {@link #ids} there are; the others become -1, of weight 0
+     * @param columns softmax over tokens, if that is what scores are, or null
      */
-    void weighChosen(Elements all, long token, int count) {
+    void weighChosen(Elements all, long token, int count, @Nullable ColumnPowers columns) {
         sumIsNan = false;
         readLogits(all, token);
-        boolean scoresAll = config.score() == Score.SOFTMAX && !softmaxOfChosen;
+        boolean scoresAll = config.score() == Score.SOFTMAX && !softmaxOfChosen && columns == null;
         if (scoresAll) {
             scoreAll(true);
         }
         takeScores(count, scoresAll);
+        for (int k = 0; columns != null && k < count; k++) {
+            chosenScores[k] = columns.score(logits[ids[k]], ids[k]);
+        }
         Arrays.fill(weights, 0);
         weigh(count);
+        for (int k = 0; config.normalisation() instanceof Normalisation.Count && k < count; k++) {
+            weights[k] /= count;
+        }
         Arrays.fill(ids, count, ids.length, -1);
         // Nothing over a sum of nothing is NaN.
         Arrays.fill(weights, count, ids.length, 0);
@@ -334,6 +341,8 @@ final class TokenRouter {
                 }
                 yield Math.pow(powers, 1 / n.p());
             }
+            // Who knows how many there are divides by it.
+            case Normalisation.Count n -> 1;
         };
     }
 

@@ -1,6 +1,7 @@
 package jmoe.ops;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import jmoe.ops.Capacity.Overflow;
 import jmoe.ops.Capacity.Priority;
@@ -10,6 +11,7 @@ import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
 import jmoe.ops.RouterConfig.Selection;
+import jmoe.reference.ReferenceKernels;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
@@ -203,6 +205,72 @@ interface CapacityContract extends RouteContract {
         assertThat(taken(once, 1, z)).containsExactly(0, -1, 1, 3);
         Capacity twice = capacity.with(new Overflow.NextChoice(2));
         assertThat(taken(twice, 1, z)).containsExactly(0, 2, 1, 3);
+    }
+
+    /** Experts that are not active are as if their logits were NaN, which are not asked. */
+    @Test
+    default void route_overflowsToActiveExpertsOnly() {
+        for (Selection selection :
+                new Selection[] {
+                    new Selection.TopK(), new Selection.GroupLimited(2, 2, GroupScore.MAX)
+                }) {
+            for (int every : new int[] {2, 3, 5}) {
+                Capacity next =
+                        new Capacity(new CapacityLimit.Tokens(2), Priority.WEIGHT, false)
+                                .with(new Overflow.NextChoice(8));
+                overflowAmong(
+                        every,
+                        rule(12, 2, Score.SIGMOID, selection, new Normalisation.Sum(0), next));
+            }
+        }
+    }
+
+    @Test
+    default void route_refusesRingsAmongActiveExperts() {
+        try (Arena arena = Arena.ofConfined()) {
+            Capacity ring =
+                    new Capacity(new CapacityLimit.Tokens(1), Priority.POSITION, false)
+                            .with(new Overflow.Ring(2));
+            RouterConfig config =
+                    rule(4, 2, Score.SIGMOID, new Selection.TopK(), new Normalisation.None(), ring);
+            Tensor logits = Tensor.allocate(arena, DType.F32, 3, 4);
+            Routing to = Routing.allocate(arena, 3, 2, 4);
+            RouteInputs inputs =
+                    RouteInputs.NONE.withActiveExperts(Tensor.allocate(arena, DType.I32, 4));
+            assertThatThrownBy(() -> backend().route(logits, config, inputs, to))
+                    .hasMessage(
+                            "activeExperts: expected none with overflow Ring[tries=2], which may"
+                                    + " move slots to any expert; take Drop or NextChoice, got I32"
+                                    + " [4]");
+        }
+    }
+
+    /** Of so many experts the last is not active. */
+    private void overflowAmong(int every, RouterConfig config) {
+        int tokens = 14;
+        String name = config + " inactive " + every;
+        try (Arena arena = Arena.ofConfined();
+                Kernels reference = new ReferenceKernels()) {
+            Tensor logits = Tensor.allocate(arena, DType.F32, tokens, config.numExperts());
+            Cases.logits(logits, Logits.NORMAL, 5);
+            Tensor active = Tensor.allocate(arena, DType.I32, config.numExperts());
+            Tensor withNan = logits.copy(arena);
+            for (int e = 0; e < config.numExperts(); e++) {
+                boolean out = e % every == every - 1;
+                active.setInt(e, out ? 0 : 1);
+                for (int t = 0; out && t < tokens; t++) {
+                    withNan.setDouble((long) t * config.numExperts() + e, Double.NaN);
+                }
+            }
+            RouteOracle oracle = new RouteOracle(withNan, config, null, null);
+            assertThat(oracle.margin()).as("the case itself, %s", name).isGreaterThan(DECIDED);
+            RouteInputs inputs = RouteInputs.NONE.withActiveExperts(active);
+            Routing want = Routing.allocate(arena, tokens, config.topK(), config.numExperts());
+            reference.route(logits, config, inputs, want);
+            Routing got = Routing.allocate(arena, tokens, config.topK(), config.numExperts());
+            backend().route(logits, config, inputs, got);
+            Routings.compare(name, config, oracle.ids, oracle.weights, want, got);
+        }
     }
 
     /** The moved slot has the weight of where it went. */

@@ -30,6 +30,7 @@ public abstract class KernelsContract extends TestedBackend
                 RareRulesContract,
                 RouteHashContract,
                 BatchRouteContract,
+                ExpertChoiceFormsContract,
                 SortByExpertContract,
                 PermuteContract,
                 GroupedGemmContract,

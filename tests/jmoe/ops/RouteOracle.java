@@ -273,6 +273,7 @@ final class RouteOracle {
                     Math.pow(
                             Arrays.stream(s).map(v -> Math.pow(Math.abs(v), n.p())).sum(),
                             1 / n.p());
+            case Normalisation.Count n -> s.length;
         };
     }
 

@@ -283,6 +283,38 @@ class RouterConfigTest {
     }
 
     @Test
+    void config_refusesFormsOfExpertChoiceThatNobodyHas() {
+        Selection overTokens = new Selection.ExpertChoice(1, 4, Scope.TOKENS);
+        assertThatThrownBy(() -> with(overTokens, Score.SIGMOID, new Normalisation.None()))
+                .hasMessage("score: expected SOFTMAX with scope TOKENS, got SIGMOID");
+        assertThatThrownBy(() -> new Selection.ExpertChoice(1, 4, Scope.LOCAL))
+                .hasMessage("scope: expected GLOBAL or TOKENS, got LOCAL");
+        assertThatThrownBy(() -> new Selection.ExpertChoice(1, 0, Scope.GLOBAL))
+                .hasMessage("min: expected at least 1, got 0");
+        Selection ofGroups = new Selection.OnePerGroup(2, Scope.TOKENS);
+        assertThatThrownBy(() -> with(ofGroups, Score.SOFTMAX, new Normalisation.None()))
+                .hasMessage("scope: expected GLOBAL or LOCAL, got TOKENS");
+        assertThatThrownBy(
+                        () -> with(new Selection.TopK(), Score.SOFTMAX, new Normalisation.Count()))
+                .hasMessage("normalisation: expected Count with ExpertChoice only, got TopK[]");
+    }
+
+    private static RouterConfig with(
+            Selection selection, Score score, Normalisation normalisation) {
+        return new RouterConfig(4, 2, score, selection, normalisation, 1, false, null, -1);
+    }
+
+    @Test
+    void expertChoice_takesAtLeastSoManyTokens() {
+        assertThat(new Selection.ExpertChoice(1.5).tokensPerExpert(10, 4)).isEqualTo(3);
+        assertThat(new Selection.ExpertChoice(0.1).tokensPerExpert(10, 4)).isEqualTo(1);
+        Selection.ExpertChoice mesh = new Selection.ExpertChoice(1.5, 4, Scope.TOKENS);
+        assertThat(mesh.tokensPerExpert(10, 4)).isEqualTo(4);
+        assertThat(mesh.tokensPerExpert(3, 4)).isEqualTo(3);
+        assertThat(mesh.tokensPerExpert(100, 4)).isEqualTo(37);
+    }
+
+    @Test
     void config_refusesNextChoicesThatAreNotDefined() {
         Capacity next =
                 new Capacity(new CapacityLimit.Tokens(1), Priority.POSITION, false)

@@ -6,7 +6,7 @@ import jmoe.ops.MoeConfig;
 import jmoe.ops.MoeWeights;
 import jmoe.ops.Replay;
 import jmoe.ops.RouterConfig;
-import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.Selection;
 import jmoe.ops.TokenInputs;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
@@ -197,8 +197,7 @@ public final class CapturedLayer implements AutoCloseable {
     /**
      * The ids of the tokens, to be written before a replay; all 0 at first.
      *
-     * @return I32 [maxTokens], where the backend computes, for {@link
-     *     jmoe.ops.RouterConfig.Selection.Hash}
+     * @return I32 [maxTokens], where the backend computes, for {@link jmoe.ops.Selection.Hash}
      * @throws IllegalStateException if the layer does not route by Hash
      */
     public Tensor tokenIds() {

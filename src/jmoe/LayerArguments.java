@@ -1,7 +1,7 @@
 package jmoe;
 
 import jmoe.ops.MoeConfig;
-import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.Selection;
 import jmoe.ops.TokenInputs;
 import jmoe.tensor.Check;
 import jmoe.tensor.DType;

@@ -314,8 +314,8 @@ public final class MoeLayer implements AutoCloseable {
 
     /**
      * Computes the layer for tokens of which more is known: their types, as above; their ids, if a
-     * router is a {@linkplain jmoe.ops.RouterConfig.Selection.Hash hash}; which of them its
-     * capacity must not drop.
+     * router is a {@linkplain jmoe.ops.Selection.Hash hash}; which of them its capacity must not
+     * drop.
      *
      * @param x in, F32, F16 or BF16 [tokens, hidden]
      * @param inputs in: what the layer reads besides x, each tensor on the host or the device

@@ -2,7 +2,7 @@ package jmoe;
 
 import jmoe.ops.MoeConfig;
 import jmoe.ops.RouterConfig;
-import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.Selection;
 import jmoe.ops.SizeClass;
 import jmoe.tensor.DType;
 

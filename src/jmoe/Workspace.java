@@ -4,7 +4,7 @@ import jmoe.ops.Kernels;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.MoeWeights;
 import jmoe.ops.RouterConfig;
-import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.Selection;
 import jmoe.ops.TokenInputs;
 import jmoe.tensor.Check;
 import jmoe.tensor.DType;

@@ -6,6 +6,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import jmoe.Preset.Published;
 import jmoe.ops.LogitTransform;
 import jmoe.ops.RouterConfig;
+import jmoe.ops.Selection;
 import jmoe.tensor.DType;
 
 import org.junit.jupiter.api.Test;
@@ -336,7 +337,7 @@ final class PresetTest {
     void presets_haveTheRulesOfTheirSources() {
         RouterConfig pangu = rule("pangu-pro-moe-72b");
         assertThat(pangu.selection())
-                .isEqualTo(new RouterConfig.Selection.OnePerGroup(8, RouterConfig.Scope.GLOBAL));
+                .isEqualTo(new Selection.OnePerGroup(8, RouterConfig.Scope.GLOBAL));
         assertThat(Presets.of("pangu-pro-moe-72b").biases())
                 .containsExactly(Preset.Bias.EXPERT_SCALE);
         assertThat(Presets.of("pangu-pro-moe-72b").config().sharedIntermediate()).isEqualTo(5376);

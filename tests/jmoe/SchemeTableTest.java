@@ -7,6 +7,7 @@ import jmoe.ops.CapacityLimit;
 import jmoe.ops.InputTransform;
 import jmoe.ops.LogitTransform;
 import jmoe.ops.RouterConfig;
+import jmoe.ops.Selection;
 
 import org.junit.jupiter.api.Test;
 
@@ -33,7 +34,7 @@ final class SchemeTableTest {
         List<String> choices = new ArrayList<>();
         for (Class<?> kind :
                 List.of(
-                        RouterConfig.Selection.class,
+                        Selection.class,
                         RouterConfig.Normalisation.class,
                         LogitTransform.class,
                         InputTransform.class,

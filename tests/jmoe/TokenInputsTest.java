@@ -13,8 +13,8 @@ import jmoe.ops.MoeWeights;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
-import jmoe.ops.RouterConfig.Selection;
 import jmoe.ops.RouterWeights;
+import jmoe.ops.Selection;
 import jmoe.ops.TokenInputs;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
@@ -435,7 +435,8 @@ final class TokenInputsTest {
             assertThatThrownBy(() -> new MoeLayer(hash, wrong, kernels))
                     .hasMessageStartingWith("hashTable: expected I32 [vocabulary=11, topK=2], got");
             Tensor weight = random(arena, DType.BF16, 3, 1, EXPERTS, HIDDEN);
-            RouterWeights both = new RouterWeights(weight, null, null, null, null, null, table(arena));
+            RouterWeights both =
+                    new RouterWeights(weight, null, null, null, null, null, table(arena));
             MoeConfig best = config(rule(new Selection.TopK(), null));
             assertThatThrownBy(() -> new MoeLayer(best, weights(arena, both), kernels))
                     .hasMessageStartingWith("hashTable: expected none, because only Hash reads it");

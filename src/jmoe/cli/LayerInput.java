@@ -3,7 +3,7 @@ package jmoe.cli;
 import jmoe.checkpoint.TensorFile;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.RouterConfig;
-import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.Selection;
 import jmoe.tensor.DType;
 import jmoe.tensor.Floats;
 import jmoe.tensor.Tensor;

@@ -11,7 +11,7 @@ import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Scope;
-import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.Selection;
 import jmoe.ops.SizeClass;
 
 import java.util.Collections;

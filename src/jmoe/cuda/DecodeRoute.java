@@ -3,8 +3,8 @@ package jmoe.cuda;
 import jmoe.ops.RouteInputs;
 import jmoe.ops.Router;
 import jmoe.ops.RouterConfig;
-import jmoe.ops.RouterConfig.Selection;
 import jmoe.ops.Routing;
+import jmoe.ops.Selection;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 

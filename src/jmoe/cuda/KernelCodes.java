@@ -4,7 +4,7 @@ import jmoe.ops.Activation;
 import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Scope;
 import jmoe.ops.RouterConfig.Score;
-import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.Selection;
 import jmoe.tensor.DType;
 
 /** The numbers by which kernels know a choice that is made at run time. */

@@ -3,7 +3,7 @@ package jmoe.cuda;
 import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.GroupScore;
-import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.Selection;
 import jmoe.tensor.Tensor;
 
 import java.lang.foreign.Arena;

@@ -5,7 +5,7 @@ import static java.lang.foreign.ValueLayout.JAVA_INT;
 
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Normalisation;
-import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.Selection;
 
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;

@@ -8,7 +8,7 @@ import jmoe.ops.Kernels;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
-import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.Selection;
 
 import java.util.ArrayList;
 import java.util.List;

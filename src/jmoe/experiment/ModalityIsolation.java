@@ -9,7 +9,7 @@ import jmoe.ops.MoeWeights;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
-import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.Selection;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 

@@ -8,8 +8,8 @@ import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
-import jmoe.ops.RouterConfig.Selection;
 import jmoe.ops.Routing;
+import jmoe.ops.Selection;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 

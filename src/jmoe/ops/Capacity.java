@@ -225,7 +225,7 @@ public record Capacity(
             return null;
         }
         int experts = config.numExperts();
-        if (config.selection() instanceof RouterConfig.Selection.GroupLimited groups) {
+        if (config.selection() instanceof Selection.GroupLimited groups) {
             experts = experts / groups.numGroups() * groups.topGroups();
         }
         int ranked = (int) Math.min(experts, (long) config.topK() + next.tries());

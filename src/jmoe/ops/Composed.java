@@ -18,7 +18,7 @@ final class Composed {
                     1,
                     1,
                     RouterConfig.Score.SIGMOID,
-                    new RouterConfig.Selection.TopK(),
+                    new Selection.TopK(),
                     new RouterConfig.Normalisation.None(),
                     1,
                     false,

@@ -1,6 +1,5 @@
 package jmoe.ops;
 
-import jmoe.ops.RouterConfig.Selection;
 import jmoe.tensor.Check;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;

@@ -22,9 +22,8 @@ import java.util.Map;
  *     softmax or group, as if it were not there (pruning, curricula). With fewer active experts
  *     than K, slots are left empty. Not with product keys, SparseMixer or Hash. Null if all are
  *     active
- * @param tokenIds I32 [tokens], for {@link RouterConfig.Selection.Hash}; else null
- * @param hashTable I32 [vocabulary, topK], expert ids for {@link RouterConfig.Selection.Hash}; or
- *     null
+ * @param tokenIds I32 [tokens], for {@link Selection.Hash}; else null
+ * @param hashTable I32 [vocabulary, topK], expert ids for {@link Selection.Hash}; or null
  * @param protectedTokens I32 [tokens], for a {@link RouterConfig#capacity} only: the slots of a
  *     token whose entry is not 0 are never dropped, as {@link Capacity} says. Null if nobody is
  *     protected

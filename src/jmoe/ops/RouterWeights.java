@@ -23,8 +23,7 @@ import java.util.Arrays;
  *     LogitTransform.LearnedNoise}; or null
  * @param projection F32, F16 or BF16 [1, P, H], which {@link InputTransform.Cosine} multiplies
  *     tokens by; or null
- * @param hashTable I32 [vocabulary, topK], experts by token id for {@link
- *     RouterConfig.Selection.Hash}; or null
+ * @param hashTable I32 [vocabulary, topK], experts by token id for {@link Selection.Hash}; or null
  */
 public record RouterWeights(
         Tensor weight,
@@ -92,7 +91,7 @@ public record RouterWeights(
 
     /** Refuses a table that the rule does not read, or cannot. */
     void requireTableOf(RouterConfig rule) {
-        boolean hash = rule.selection() instanceof RouterConfig.Selection.Hash;
+        boolean hash = rule.selection() instanceof Selection.Hash;
         if (hashTable != null && !hash) {
             throw new IllegalArgumentException(
                     "hashTable: expected none, because only Hash reads it, got " + hashTable);
@@ -105,7 +104,7 @@ public record RouterWeights(
      *
      * @param hidden H
      * @param hashTable as {@link #hashTable}
-     * @return weights for {@link RouterConfig.Selection.Hash}
+     * @return weights for {@link Selection.Hash}
      */
     public static RouterWeights ofHash(long hidden, @Nullable Tensor hashTable) {
         Tensor none = Tensor.of(MemorySegment.NULL, DType.F32, 1, 0, hidden);

@@ -10,7 +10,7 @@ import org.jspecify.annotations.Nullable;
  *
  * @param tokenTypes I32 [tokens], 0 to numTokenTypes - 1, negative for a token that is absent; null
  *     if there is one type and all tokens are there
- * @param tokenIds I32 [tokens], for {@link RouterConfig.Selection.Hash}: numbers in the vocabulary
+ * @param tokenIds I32 [tokens], for {@link Selection.Hash}: numbers in the vocabulary
  * @param protectedTokens I32 [tokens], not 0 for a token that a {@link Capacity} must not drop;
  *     null if nobody is protected
  */
@@ -69,7 +69,7 @@ public record TokenInputs(
     public TokenInputs readBy(RouterConfig rule) {
         return new TokenInputs(
                 tokenTypes,
-                rule.selection() instanceof RouterConfig.Selection.Hash ? tokenIds : null,
+                rule.selection() instanceof Selection.Hash ? tokenIds : null,
                 rule.capacity() == null ? null : protectedTokens);
     }
 }

@@ -1,7 +1,5 @@
 package jmoe.ops;
 
-import jmoe.ops.RouterConfig.Selection;
-
 import java.util.List;
 
 /** What a {@link RouterConfig} may ask to happen in front of its rule. */

@@ -3,7 +3,7 @@ package jmoe.reference;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Scope;
 import jmoe.ops.RouterConfig.Score;
-import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.Selection;
 import jmoe.tensor.Tensor;
 
 import java.util.Arrays;

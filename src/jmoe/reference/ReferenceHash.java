@@ -6,7 +6,7 @@ import jmoe.tensor.Tensor;
 import java.util.Arrays;
 import java.util.Objects;
 
-/** {@link jmoe.ops.RouterConfig.Selection.Hash}: experts by a token's id. */
+/** {@link jmoe.ops.Selection.Hash}: experts by a token's id. */
 final class ReferenceHash {
     private ReferenceHash() {}
 

@@ -5,8 +5,8 @@ import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Scope;
 import jmoe.ops.RouterConfig.Score;
-import jmoe.ops.RouterConfig.Selection;
 import jmoe.ops.Routing;
+import jmoe.ops.Selection;
 import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;

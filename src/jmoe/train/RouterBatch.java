@@ -2,8 +2,8 @@ package jmoe.train;
 
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Score;
-import jmoe.ops.RouterConfig.Selection;
 import jmoe.ops.Routing;
+import jmoe.ops.Selection;
 import jmoe.tensor.Check;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;

@@ -1,6 +1,6 @@
 package jmoe.train;
 
-import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.Selection;
 import jmoe.tensor.Tensor;
 import jmoe.train.RouterBatch.Counted;
 import jmoe.train.RouterBatch.Noise;

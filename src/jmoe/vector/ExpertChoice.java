@@ -2,7 +2,7 @@ package jmoe.vector;
 
 import jmoe.ops.RouterConfig.Scope;
 import jmoe.ops.RouterConfig.Score;
-import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.Selection;
 import jmoe.threads.Workers;
 
 import org.jspecify.annotations.Nullable;

@@ -1,7 +1,7 @@
 package jmoe.vector;
 
 import jmoe.ops.RouterConfig.GroupScore;
-import jmoe.ops.RouterConfig.Selection.GroupLimited;
+import jmoe.ops.Selection.GroupLimited;
 
 /** Keeps the best groups of consecutive experts. */
 final class GroupFilter {

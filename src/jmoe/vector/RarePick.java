@@ -1,7 +1,7 @@
 package jmoe.vector;
 
 import jmoe.ops.RouterConfig;
-import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.Selection;
 
 import java.util.Arrays;
 

@@ -5,7 +5,7 @@ import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Scope;
 import jmoe.ops.RouterConfig.Score;
-import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.Selection;
 
 import org.jspecify.annotations.Nullable;
 

@@ -3,8 +3,8 @@ package jmoe.vector;
 import jmoe.ops.Capacity;
 import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
-import jmoe.ops.RouterConfig.Selection;
 import jmoe.ops.Routing;
+import jmoe.ops.Selection;
 import jmoe.tensor.Tensor;
 import jmoe.threads.Workers;
 

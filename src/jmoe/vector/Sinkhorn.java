@@ -4,7 +4,7 @@ import static jdk.incubator.vector.VectorOperators.FMA;
 
 import jdk.incubator.vector.DoubleVector;
 
-import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.Selection;
 import jmoe.threads.Workers;
 
 import org.jspecify.annotations.Nullable;

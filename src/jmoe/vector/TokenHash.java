@@ -5,7 +5,7 @@ import org.jspecify.annotations.Nullable;
 import java.util.Arrays;
 
 /**
- * {@link jmoe.ops.RouterConfig.Selection.Hash}: experts by a token's id.
+ * {@link jmoe.ops.Selection.Hash}: experts by a token's id.
  *
  * @param tokenIds ids by token
  * @param table experts by id and choice, or null

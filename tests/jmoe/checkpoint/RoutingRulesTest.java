@@ -15,10 +15,11 @@ import jmoe.ops.RouterConfig.Normalisation.None;
 import jmoe.ops.RouterConfig.Normalisation.PNorm;
 import jmoe.ops.RouterConfig.Normalisation.Sum;
 import jmoe.ops.RouterConfig.Score;
-import jmoe.ops.RouterConfig.Selection.GroupLimited;
-import jmoe.ops.RouterConfig.Selection.ProductKeys;
-import jmoe.ops.RouterConfig.Selection.SparseMixer;
-import jmoe.ops.RouterConfig.Selection.TopK;
+import jmoe.ops.Selection;
+import jmoe.ops.Selection.GroupLimited;
+import jmoe.ops.Selection.ProductKeys;
+import jmoe.ops.Selection.SparseMixer;
+import jmoe.ops.Selection.TopK;
 
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -108,7 +109,7 @@ class RoutingRulesTest {
     private static Arguments rule(
             String variant,
             Score score,
-            RouterConfig.Selection selection,
+            Selection selection,
             RouterConfig.Normalisation normalisation,
             double factor) {
         return Arguments.of(variant, score, selection, normalisation, factor);
@@ -119,7 +120,7 @@ class RoutingRulesTest {
     void of_followsTheFamilysRule(
             String variant,
             Score score,
-            RouterConfig.Selection selection,
+            Selection selection,
             RouterConfig.Normalisation normalisation,
             double factor) {
         RouterConfig router = golden(variant).routers().getFirst();

@@ -14,8 +14,8 @@ import jmoe.ops.CapacityLimit;
 import jmoe.ops.Replay;
 import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
-import jmoe.ops.RouterConfig.Selection;
 import jmoe.ops.Routing;
+import jmoe.ops.Selection;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 

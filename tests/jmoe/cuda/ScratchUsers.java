@@ -6,6 +6,7 @@ import jmoe.ops.CapacityLimit;
 import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Routing;
+import jmoe.ops.Selection;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
@@ -22,7 +23,7 @@ final class ScratchUsers {
                     EXPERTS,
                     TOP_K,
                     RouterConfig.Score.SOFTMAX,
-                    new RouterConfig.Selection.TopK(),
+                    new Selection.TopK(),
                     new RouterConfig.Normalisation.Sum(0),
                     1,
                     false,

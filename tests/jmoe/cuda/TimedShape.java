@@ -4,7 +4,7 @@ import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
-import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.Selection;
 
 import java.util.List;
 

@@ -13,7 +13,6 @@ import jmoe.ops.CapacityLimit.Rounding;
 import jmoe.ops.CapacityLimit.Tokens;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
-import jmoe.ops.RouterConfig.Selection;
 
 import org.assertj.core.api.ThrowableAssert.ThrowingCallable;
 import org.junit.jupiter.api.Test;

@@ -11,7 +11,6 @@ import jmoe.ops.Kernels.Residual;
 import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
-import jmoe.ops.RouterConfig.Selection;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 

@@ -5,7 +5,6 @@ import static org.assertj.core.api.Assertions.assertThat;
 import jmoe.ops.Cases.Logits;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
-import jmoe.ops.RouterConfig.Selection;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 

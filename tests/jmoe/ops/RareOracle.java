@@ -4,7 +4,6 @@ import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Scope;
 import jmoe.ops.RouterConfig.Score;
-import jmoe.ops.RouterConfig.Selection;
 import jmoe.tensor.Tensor;
 
 import java.util.ArrayList;

@@ -7,7 +7,6 @@ import jmoe.ops.Cases.Logits;
 import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
-import jmoe.ops.RouterConfig.Selection;
 import jmoe.reference.ReferenceKernels;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;

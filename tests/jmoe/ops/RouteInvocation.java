@@ -5,7 +5,6 @@ import jmoe.ops.Cases.Logits;
 import jmoe.ops.Invocation.Memory;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
-import jmoe.ops.RouterConfig.Selection;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 

@@ -3,7 +3,6 @@ package jmoe.ops;
 import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
-import jmoe.ops.RouterConfig.Selection;
 import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;

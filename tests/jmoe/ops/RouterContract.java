@@ -10,7 +10,6 @@ import jmoe.ops.Cases.Pattern;
 import jmoe.ops.RouterConfig.GroupScore;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
-import jmoe.ops.RouterConfig.Selection;
 import jmoe.reference.ReferenceKernels;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;

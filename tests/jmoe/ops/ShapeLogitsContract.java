@@ -147,7 +147,7 @@ interface ShapeLogitsContract extends Contract {
                         5,
                         1,
                         RouterConfig.Score.SOFTMAX,
-                        new RouterConfig.Selection.TopK(),
+                        new Selection.TopK(),
                         new RouterConfig.Normalisation.None(),
                         1,
                         false,

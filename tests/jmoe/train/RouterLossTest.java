@@ -10,7 +10,7 @@ import jmoe.ops.CapacityLimit;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
-import jmoe.ops.RouterConfig.Selection;
+import jmoe.ops.Selection;
 import jmoe.tensor.Tensor;
 import jmoe.train.RouterBatch.Counted;
 import jmoe.train.RouterLoss.Divergence;

@@ -6,6 +6,7 @@ import jmoe.ops.Capacity;
 import jmoe.ops.Capacity.Priority;
 import jmoe.ops.CapacityLimit;
 import jmoe.ops.RouterConfig;
+import jmoe.ops.Selection;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
@@ -24,7 +25,7 @@ class TokenRouterTest {
                         n * n,
                         2,
                         RouterConfig.Score.SOFTMAX,
-                        new RouterConfig.Selection.ProductKeys(n),
+                        new Selection.ProductKeys(n),
                         new RouterConfig.Normalisation.Sum(0),
                         1,
                         false,

@@ -55,8 +55,8 @@ public final class MoeLayer implements AutoCloseable {
      * A layer over weights and kernels that the caller owns.
      *
      * @param config what to compute
-     * @param weights the numbers; must stay alive as long as the layer, unless {@link #weights}
-     *     returns others
+     * @param weights the numbers; those that {@link #weights} returns must stay alive as long as
+     *     the layer
      * @param kernels the backend; must stay open as long as the layer
      * @throws IllegalArgumentException if the weights do not have the sizes of the configuration
      */

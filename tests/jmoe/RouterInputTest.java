@@ -245,4 +245,19 @@ final class RouterInputTest {
                     .hasMessageStartingWith("projection: expected [1, 3, 16], got BF16");
         }
     }
+
+    /** What a backend has rearranged cannot be normalised any more, nor told from what was. */
+    @Test
+    void layer_refusesToNormaliseWhatIsPrepared() {
+        MoeConfig config = config(5, List.of(List.of(COSINE)));
+        try (Arena arena = Arena.ofShared();
+                Kernels kernels = Backend.VECTOR.open(1);
+                MoeLayer layer = new MoeLayer(config, weights(arena, config, null, 1), kernels)) {
+            assertThatThrownBy(() -> new MoeLayer(config, layer.weights(), kernels))
+                    .isInstanceOf(IllegalArgumentException.class)
+                    .hasMessageStartingWith(
+                            "weight: expected row-major elements because the rule has a Cosine, got"
+                                    + " F32 [1, 5, 16] in the form of a backend; normalise");
+        }
+    }
 }

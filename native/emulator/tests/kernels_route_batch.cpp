@@ -12,11 +12,15 @@ using Choice = std::vector<std::vector<int>>;
 
 constexpr double kLargestScale = 1e30;
 
+// One more normalisation: by the number of the token's experts.
+constexpr int kCount = 4;
+
 struct Bounds {
     double capacity_factor;
     double tolerance;
     int iterations;
     double epsilon;
+    int least = 1;
 };
 
 // ---- Definitions
@@ -42,14 +46,12 @@ std::vector<int> falling(const std::vector<double>& values) {
     return order;
 }
 
-Choice by_experts(const RouteRule& rule, const Matrix& z, const Bounds& bounds) {
+// Each expert takes the tokens with its largest scores.
+Choice by_scores(const RouteRule& rule, const Matrix& z, const Matrix& scores, const Bounds& bounds) {
     double tokens = static_cast<double>(z.size());
-    double share = std::min(std::max(std::floor(bounds.capacity_factor * tokens / rule.num_experts), 1.0), tokens);
+    double share = std::floor(bounds.capacity_factor * tokens / rule.num_experts);
+    share = std::min(std::max(share, static_cast<double>(bounds.least)), tokens);
     std::vector<std::vector<double>> taken(z.size(), std::vector<double>(rule.num_experts, NAN));
-    Matrix scores;
-    for (const std::vector<double>& row : z) {
-        scores.push_back(rule.score == kSigmoid ? row : score_all(rule, row).at);
-    }
     for (int e = 0; e < rule.num_experts; e++) {
         std::vector<double> candidates;
         for (const std::vector<double>& row : scores) {
@@ -73,6 +75,17 @@ Choice by_experts(const RouteRule& rule, const Matrix& z, const Bounds& bounds) 
     }
     return choice;
 }
+
+Choice by_experts(const RouteRule& rule, const Matrix& z, const Bounds& bounds) {
+    Matrix scores;
+    for (const std::vector<double>& row : z) {
+        scores.push_back(rule.score == kSigmoid ? row : score_all(rule, row).at);
+    }
+    return by_scores(rule, z, scores, bounds);
+}
+
+// A softmax over tokens orders them as their logits.
+Choice by_columns(const RouteRule& rule, const Matrix& z, const Bounds& bounds) { return by_scores(rule, z, z, bounds); }
 
 // d0_t = 1 / (T sum_e K_te d1_e), d1_e = 1 / (E sum_t K_te d0_t); then the best of K_te d1_e.
 Choice by_plan(const RouteRule& rule, const Matrix& z, const Bounds& bounds) {
@@ -167,9 +180,34 @@ Choice by_auction(const RouteRule& rule, const Matrix& z, const Bounds& bounds) 
     return choice;
 }
 
-Routed weigh(const RouteRule& rule, const std::vector<double>& z, const std::vector<int>& ids) {
+// The softmax of each expert over tokens; NaN where it has none.
+Matrix softmax_of_columns(const RouteRule& rule, const Matrix& z) {
+    Matrix scores = z;
+    for (int e = 0; e < rule.num_experts; e++) {
+        double max = -INFINITY;
+        for (const std::vector<double>& row : z) {
+            max = std::isnan(max) || std::isnan(row[e]) ? NAN : std::max(max, row[e]);
+        }
+        double sum = 0;
+        for (const std::vector<double>& row : z) {
+            sum += std::exp(row[e] - max);
+        }
+        for (size_t token = 0; token < z.size(); token++) {
+            scores[token][e] = std::isfinite(max) ? std::exp(z[token][e] - max) / sum : NAN;
+        }
+    }
+    return scores;
+}
+
+// Weights by a softmax over tokens where there are such, otherwise by the scores of the token's logits.
+Routed weigh(const RouteRule& rule, const std::vector<double>& z, const std::vector<int>& ids,
+             const std::vector<double>* over_tokens) {
     Scores scores = score_all(rule, z);
-    bool of_selected = rule.score == route_rule::kSoftmax && rule.normalisation == route_rule::kSum && rule.parameter == 0;
+    if (over_tokens != nullptr) {
+        scores.at = *over_tokens;
+        scores.undefined = false;
+    }
+    bool of_selected = over_tokens == nullptr && rule.score == route_rule::kSoftmax && rule.normalisation == route_rule::kSum && rule.parameter == 0;
     double max = -INFINITY;
     for (int id : ids) {
         max = std::isnan(max) || std::isnan(z[id]) ? NAN : std::max(max, z[id]);
@@ -179,7 +217,8 @@ Routed weigh(const RouteRule& rule, const std::vector<double>& z, const std::vec
     for (int id : ids) {
         routed.weights.push_back(of_selected ? std::exp(z[id] - max) : scores.undefined ? NAN : scores.at[id]);
     }
-    double divisor = divisor_of(rule, routed.weights);
+    double divisor =
+        rule.normalisation == kCount ? static_cast<double>(ids.size()) : divisor_of(rule, routed.weights);
     for (double& weight : routed.weights) {
         weight = weight / divisor * rule.factor;
     }
@@ -200,20 +239,37 @@ struct Batch {
     float* weights;
 };
 
-std::string launch_choice(const Batch& on) {
+std::string launch_choice(const Batch& on, bool over_tokens) {
     size_t tokens = on.tokens;
     size_t experts = on.rule.num_experts;
     Array<uint32_t> candidates(tokens * experts);
     Array<uint32_t> takes(tokens * ((experts + 31) / 32));
-    std::string why = host::launch("route_expert_choice_order", {host::blocks("route_expert_choice_order", on.tokens)},
-                                   on.logits, on.types, candidates.data(), takes.data(), on.tokens, on.rule);
+    Array<float> maxima(experts);
+    Array<double> sums(experts);
+    RouteRule order = on.rule;
+    order.score = over_tokens ? kSigmoid : on.rule.score;
+    std::string why = over_tokens ? host::launch("route_expert_choice_columns",
+                                                 {host::blocks("route_expert_choice_columns", experts)}, on.logits, on.types,
+                                                 maxima.data(), sums.data(), on.tokens, on.rule)
+                                  : "";
+    why += why.empty() ? host::launch("route_expert_choice_order", {host::blocks("route_expert_choice_order", on.tokens)},
+                                      on.logits, on.types, candidates.data(), takes.data(), on.tokens, order)
+                       : "";
     why += why.empty() ? host::launch("route_expert_choice_select", {host::blocks("route_expert_choice_select", experts)},
-                                      candidates.input(), on.types, takes.data(), on.tokens, on.bounds.capacity_factor, on.rule)
+                                      candidates.input(), on.types, takes.data(), on.tokens, on.bounds.capacity_factor,
+                                      on.bounds.least, on.rule)
                        : "";
     return why.empty() ? host::launch("route_expert_choice_weigh", {host::blocks("route_expert_choice_weigh", on.tokens)},
-                                      on.logits, const_cast<const uint32_t*>(takes.data()), on.ids, on.weights, on.tokens, on.rule)
+                                      on.logits, const_cast<const uint32_t*>(takes.data()),
+                                      over_tokens ? const_cast<const float*>(maxima.data()) : nullptr,
+                                      over_tokens ? const_cast<const double*>(sums.data()) : nullptr, on.ids, on.weights,
+                                      on.tokens, on.rule)
                        : why;
 }
+
+std::string launch_experts(const Batch& on) { return launch_choice(on, false); }
+
+std::string launch_columns(const Batch& on) { return launch_choice(on, true); }
 
 std::string launch_plan(const Batch& on) {
     size_t tokens = on.tokens;
@@ -265,11 +321,13 @@ struct Scheme {
     Choice (*define)(const RouteRule&, const Matrix&, const Bounds&);
     std::string (*launch)(const Batch&);
     bool one_expert;
+    bool over_tokens;
 };
 
-constexpr Scheme kSchemes[] = {{"expert choice", by_experts, launch_choice, false},
-                               {"sinkhorn", by_plan, launch_plan, false},
-                               {"balanced", by_auction, launch_auction, true}};
+constexpr Scheme kExpertChoice = {"expert choice", by_experts, launch_experts, false, false};
+constexpr Scheme kOverTokens = {"expert choice over tokens", by_columns, launch_columns, false, true};
+constexpr Scheme kSinkhorn = {"sinkhorn", by_plan, launch_plan, false, false};
+constexpr Scheme kBalanced = {"balanced", by_auction, launch_auction, true, false};
 
 struct Case {
     RouteRule rule;
@@ -305,9 +363,11 @@ std::string run(const Scheme& scheme, const Case& c) {
         }
     }
     Choice choice = scheme.define(rule, served, c.bounds);
+    Matrix over_tokens = scheme.over_tokens ? softmax_of_columns(rule, served) : Matrix();
     std::vector<Routed> want;
     for (int place : places) {
-        want.push_back(place < 0 ? nowhere(rule) : weigh(rule, served[place], choice[place]));
+        const std::vector<double>* scores = place < 0 || !scheme.over_tokens ? nullptr : &over_tokens[place];
+        want.push_back(place < 0 ? nowhere(rule) : weigh(rule, served[place], choice[place], scores));
     }
     return why.empty() ? compare_routing(rule, want, ids, weights) : why;
 }
@@ -321,9 +381,14 @@ void check_scheme(const Scheme& scheme, Case c) {
 }
 
 void check_all(const Case& c) {
-    for (const Scheme& scheme : kSchemes) {
+    for (const Scheme& scheme : {kExpertChoice, kSinkhorn, kBalanced}) {
         check_scheme(scheme, c);
     }
+    Case over_tokens = c;
+    over_tokens.bounds.least = 4;
+    over_tokens.rule.score = route_rule::kSoftmax;
+    over_tokens.rule.normalisation = c.tokens % 2 == 0 ? kCount : c.rule.normalisation;
+    check_scheme(kOverTokens, over_tokens);
 }
 
 }  // namespace
@@ -351,7 +416,7 @@ int main() {
     check_all({few, 600, kNormal, {1, 1e-3, 3, 1}, false, 0});
     check_all({few, 300, kAllEqual, {1, 1e-3, 3, 1}, true, 0});
     RouteRule many = rule_of(2048, 8, route_rule::kSoftmax, route_rule::kNone, 0, 1);
-    check_scheme(kSchemes[1], {many, 5, kNormal, {1, 1e-4, 2, 0.5}, false, 0});
-    check_scheme(kSchemes[2], {many, 5, kNormal, {1, 1e-4, 2, 0.5}, false, 0});
+    check_scheme(kSinkhorn, {many, 5, kNormal, {1, 1e-4, 2, 0.5}, false, 0});
+    check_scheme(kBalanced, {many, 5, kNormal, {1, 1e-4, 2, 0.5}, false, 0});
     return check::result();
 }

@@ -79,6 +79,8 @@ check hash_behind_the_table route_hash.cu kernels_route_hash \
     'id < vocabulary' 'id <= vocabulary'
 check scale_of_no_expert route_scale.cu kernels_route_hash \
     'id >= 0' 'id >= -1'
+check columns_of_one_warp route_expert_choice.cu kernels_route_batch \
+    'sum += warp_sums[other];' ''
 check counts_of_another_digit route_expert_choice.cu kernels_route_batch \
     'histogram[digit] = 0;' ''
 check tile_turned_before_it_is_full route_expert_choice.cu kernels_route_batch \

@@ -410,7 +410,11 @@ final class TimedKernels implements Kernels {
             int firstId,
             Residual residual,
             Tensor y) {
-        kernels.constantExperts(x, routing, experts, firstId, residual, y);
+        double nanos =
+                kernels.nanos(
+                        () -> kernels.constantExperts(x, routing, experts, firstId, residual, y));
+        long touched = x.numBytes() + bytes(residual.addend()) + y.numBytes();
+        add(Stage.UNPERMUTE, nanos, touched, 4 * x.numElements());
     }
 
     @Override

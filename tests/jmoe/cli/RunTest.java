@@ -226,7 +226,8 @@ final class RunTest {
                         "swiglu",
                         "unpermute",
                         "experts",
-                        "shape");
+                        "shape",
+                        "neurons");
         assertThat(json.get("load").size()).isEqualTo(2);
         int routed = 0;
         for (JsonNode type : json.get("load")) {

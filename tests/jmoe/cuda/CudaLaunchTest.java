@@ -120,8 +120,8 @@ final class CudaLaunchTest {
             CudaKernel kernel = module.kernel("permute_copy");
             Tensor x = Tensor.allocate(arena, DType.I32, TOKENS, HIDDEN);
             Tensor rowToSlot = Tensor.allocate(arena, DType.I32, TOKENS);
-            Tensor numRows = Tensor.allocate(arena, DType.I32, 1);
-            numRows.setInt(0, TOKENS);
+            Tensor expertOffsets = Tensor.allocate(arena, DType.I32, 2);
+            expertOffsets.setInt(1, TOKENS);
             for (int i = 0; i < TOKENS; i++) {
                 rowToSlot.setInt(i, TOKENS - 1 - i);
                 x.setInt((long) i * HIDDEN, i);
@@ -133,7 +133,8 @@ final class CudaLaunchTest {
                                 .of(kernel)
                                 .pointer(on.in(x))
                                 .pointer(on.in(rowToSlot))
-                                .pointer(on.in(numRows))
+                                .pointer(on.in(expertOffsets))
+                                .int32(1)
                                 .pointer(on.out(rows))
                                 .int32(TOKENS)
                                 .int64(4L * HIDDEN)

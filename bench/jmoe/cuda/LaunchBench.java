@@ -60,7 +60,7 @@ public class LaunchBench {
         }
     }
 
-    /** A kernel with seven arguments. */
+    /** A kernel with eight arguments. */
     @Benchmark
     public void launch() {
         arguments().run(2);
@@ -77,6 +77,7 @@ public class LaunchBench {
                 .of(kernel)
                 .pointer(gateUp.data().address())
                 .pointer(offsets.data().address())
+                .int32(1)
                 .pointer(hidden.data().address())
                 .int32(ROWS)
                 .int32(INTERMEDIATE)

@@ -225,8 +225,8 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 }
 JMOE_EXPORT(route_capacity_normalise, kThreads, kThreads, 0);
 
-// Which queue each slot asks, -1 for none: random routing leaves out some, with weight 0. Protected ones say that they are. keys are the weights that slots have
-// if nothing is dropped, or null; placed is set to 1, unless null.
+// Which queue each slot asks, -1 for none: random routing leaves out some, with weight 0. Protected ones say that they are.
+// keys are the weights that slots have if nothing is dropped, or null; placed is set to 1, unless null.
 extern "C" __global__ void __launch_bounds__(kThreads)
     route_capacity_ask(const int* __restrict__ topk_ids, float* __restrict__ topk_weights,
                        const int* __restrict__ protected_tokens, int* __restrict__ asks,
@@ -280,7 +280,7 @@ extern "C" __global__ void __launch_bounds__(kDropThreads, 1)
         used[queue] = 0;
     }
     __syncthreads();
-    for (int slot = threadIdx.x; slot < slots; slot += kDropThreads) {
+    for (long long slot = threadIdx.x; slot < slots; slot += kDropThreads) {
         if (asks[slot] != -1 && placed[slot] != 0.0f) {
             atomicAdd(used + (asks[slot] >= 0 ? asks[slot] : protected_in(asks[slot])), 1);
         }
@@ -289,9 +289,10 @@ extern "C" __global__ void __launch_bounds__(kDropThreads, 1)
     Mover mover = {rule, topk_ids, topk_weights, placed,     ranked,            logits,
                    used, tokens,   num_ranked,   experts_per_queue, limit};
     for (int round = 1; round <= rounds; round++) {
-        for (int base = 0; base < slots; base += kDropThreads) {
-            bool exists = static_cast<int>(threadIdx.x) < slots - base;
-            int slot = exists ? slot_at(order, by_slot != 0, base + threadIdx.x, tokens, rule.top_k) : 0;
+        for (long long base = 0; base < slots; base += kDropThreads) {
+            bool exists = threadIdx.x < slots - base;
+            int place = static_cast<int>(base + threadIdx.x);
+            int slot = exists ? slot_at(order, by_slot != 0, place, tokens, rule.top_k) : 0;
             bool waits = exists && asks[slot] >= 0 && placed[slot] == 0.0f;
             int total;
             int before = count_before(waits, warp_counts, &total);
@@ -305,7 +306,7 @@ extern "C" __global__ void __launch_bounds__(kDropThreads, 1)
             __syncthreads();
         }
     }
-    for (int slot = threadIdx.x; slot < slots; slot += kDropThreads) {
+    for (long long slot = threadIdx.x; slot < slots; slot += kDropThreads) {
         if (asks[slot] >= 0 && placed[slot] == 0.0f) {
             topk_weights[slot] = 0.0f;
         }

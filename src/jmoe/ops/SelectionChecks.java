@@ -80,7 +80,7 @@ final class SelectionChecks {
                             capacity == null
                                     || capacity.priority() != Capacity.Priority.PROBABILITY,
                             "capacity",
-                            "one by position with Hash, which has no probabilities",
+                            "one by position or by weight with Hash, which has no probabilities",
                             String.valueOf(capacity));
         }
     }

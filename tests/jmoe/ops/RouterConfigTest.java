@@ -249,7 +249,7 @@ class RouterConfigTest {
         assertRefused(
                 () -> config(4, 2, new Selection.Hash(), 1, ranked),
                 "capacity",
-                "one by position with Hash, which has no probabilities",
+                "one by position or by weight with Hash, which has no probabilities",
                 ranked);
     }
 

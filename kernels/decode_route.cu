@@ -263,10 +263,14 @@ __device__ __forceinline__ void add_parts(const Product<T>& on, int token, float
 
 // ---- Routing
 
+// Whether shared memory has the candidates of tokens, and so not their logits.
+__device__ __forceinline__ bool in_memory(const RouteRule& rule, const float* selection_bias) {
+    return !route_select::in_registers(rule, selection_bias) && rule.num_experts <= expert_sort::kTable;
+}
+
 // Warps that have a place for the candidates of a token each.
-__device__ __forceinline__ int routing_warps(const RouteRule& rule) {
-    bool in_memory = rule.num_experts > kRegisterExperts && rule.num_experts <= expert_sort::kTable;
-    return in_memory ? expert_sort::kTable / rule.num_experts : kWarps;
+__device__ __forceinline__ int routing_warps(const RouteRule& rule, const float* selection_bias) {
+    return in_memory(rule, selection_bias) ? min(kWarps, expert_sort::kTable / rule.num_experts) : kWarps;
 }
 
 __device__ __forceinline__ Token token_of(const Routing& on, const float* selection_bias, int index) {
@@ -282,9 +286,9 @@ __device__ __forceinline__ void route_row(const Token& token, const float* logit
         route_by_sparse_mixer(row, token);
         return;
     }
-    bool in_memory = rule.num_experts > kRegisterExperts && rule.num_experts <= expert_sort::kTable;
-    uint32_t* keys = memory.keys + (in_memory ? threadIdx.x / 32 * rule.num_experts : 0);
-    route_token::Selected selected = route_select::route_row(row, keys, in_memory ? rule.num_experts : 0, token);
+    int room = in_memory(rule, token.selection_bias) ? rule.num_experts : 0;
+    uint32_t* keys = memory.keys + threadIdx.x / 32 * room;
+    route_token::Selected selected = route_select::route_row(row, keys, room, token);
     weigh({logits, nullptr, 0}, selected, token);
 }
 
@@ -301,8 +305,8 @@ template <class T>
 __device__ __forceinline__ void route_tokens(const Product<T>& on, const Routing& routing, const float* selection_bias, int from,
                                              int to, int present, Memory& memory) {
     int warp = threadIdx.x / 32;
-    int warps = routing_warps(routing.rule);
-    bool fits = on.num_logits <= kRegisterExperts;
+    int warps = routing_warps(routing.rule, selection_bias);
+    bool fits = on.num_logits <= kRegisterExperts && !in_memory(routing.rule, selection_bias);
     for (int index = from + warp; index < to && warp < warps; index += warps) {
         Token token = token_of(routing, selection_bias, index);
         if (index >= present) {
@@ -386,7 +390,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
     Routing routing = {rule,           selection_bias, token_types, topk_ids, topk_weights, tokens_per_expert,
                        expert_offsets, row_to_slot,    slot_to_row, tokens,   sort_experts};
     int warp = threadIdx.x / 32;
-    int warps = routing_warps(rule);
+    int warps = routing_warps(rule, selection_bias);
     long long from = static_cast<long long>(blockIdx.x) * kTokens;
     long long to = min(from + kTokens, static_cast<long long>(tokens));
     for (long long index = from + warp; index < to && warp < warps; index += warps) {

@@ -4,10 +4,10 @@
 //           [tokens] or null, topkIds, topkWeights [tokens, topK], best_scores [tokens] or null: the best score of each token,
 //           which orders them where capacity goes by probability. Other and negative token types get ids -1, weights 0, best score 0.
 // Grid      ceil(tokens / items_per_block), a warp per token.
-// Numerics  order by logit is exact (product keys: by the sum in F64). Scores of all experts in F32, of the K selected ones
-//           and their weights in F64, rounded once. Sums in an order that depends on nothing but E.
-// Requires  nothing of sizes: up to 512 experts are kept in registers and up to 2048 in shared memory, in up to 32 groups; more
-//           are read again for each of the K.
+// Numerics  order by logit is exact (product keys: by the sum in F64), by score and bias as they are in F32. Scores and weights in
+//           F64, rounded once. Sums in an order that depends on nothing but E.
+// Requires  nothing of sizes: up to 512 experts, 256 if ordered by scores, are kept in registers and up to 2048 in shared memory,
+//           in up to 32 groups; more are read again for each of the K.
 // Adjoint   routeBackward.
 #include "common/product_keys.cuh"
 #include "common/route_select.cuh"

@@ -3,7 +3,7 @@
 //
 // Shapes    as in route.cu, without product keys; active_experts [E] or null; keys [warps of the grid, E + num_groups].
 // Grid      any: warps share the tokens, each with keys of its own.
-// Numerics  all of it in F64, rounded once. Sums over all experts in an order that depends on nothing but E, over groups and
+// Numerics  all of it in F64, rounded once; scores and sums that decide are compared as F32. Sums over all experts in an order that depends on nothing but E, over groups and
 //           runs of experts in theirs, so that equal groups are equal to the last bit.
 // Requires  nothing of sizes. Not for SparseMixer, product keys and Hash.
 // Adjoint   routeBackward.
@@ -119,7 +119,7 @@ __device__ void write_keys(const Row& row, const Softmax& softmax, int from, int
     for (long long i = from; i < to; i += step) {
         int id = static_cast<int>(i);
         double logit = row.logit(id);
-        double own = scored ? score_of(token.rule.score, logit, softmax) + bias_of(id, token) : logit;
+        double own = scored ? static_cast<float>(score_of(token.rule.score, logit, softmax)) + bias_of(id, token) : logit;
         row.keys[id] = row.is_active(id) ? rank::key_of(own) : kAbsent;
     }
 }
@@ -161,6 +161,11 @@ __device__ __forceinline__ void note(const Token& token, int k, const Pick& pick
     }
 }
 
+// Sums of candidates are compared as F32 like these.
+__device__ __forceinline__ uint64_t key_of_sum(double sum) {
+    return rank::key_of(static_cast<double>(static_cast<float>(sum)));
+}
+
 // What a group with an active expert is judged by: its best candidates.
 __device__ uint64_t judge_by_best(const Row& row, int group) {
     int from = group * row.width;
@@ -174,7 +179,7 @@ __device__ uint64_t judge_by_best(const Row& row, int group) {
             break;
         }
         sum += rank::value_of(last.key);
-        judged = rank::key_of(sum);
+        judged = key_of_sum(sum);
     }
     return judged;
 }
@@ -188,7 +193,7 @@ __device__ uint64_t judge_by_all(const Row& row, int group) {
         uint64_t key = row.keys[id];
         if (key != kAbsent && key != rank::kNan) {
             sum += rank::value_of(key);
-            judged = rank::key_of(sum);
+            judged = key_of_sum(sum);
         } else if (key == rank::kNan && judged == kAbsent) {
             judged = rank::kNan;
         }
@@ -289,7 +294,7 @@ __device__ void select(const Row& row, const Softmax& all) {
             take_until(row, all);
             break;
         case route_rule::kEntropyK: {
-            double wanted = fmax(static_cast<double>(rule.least), ceil(rule.amount * entropy_of(row, all)));
+            double wanted = fmax(static_cast<double>(rule.least), ceil(rule.amount * entropy_of(row, all) - 1e-9));
             take_best(row, 0, rule.num_experts, 0, static_cast<int>(fmin(static_cast<double>(rule.top_k), wanted)));
             break;
         }

@@ -13,8 +13,16 @@ using route_token::Token;
 
 constexpr int kLaneGroups = 32;
 
-// Up to so many experts are kept in registers.
+// Up to so many experts are kept in registers; fewer if they are ordered by scores, which take registers to compute.
 constexpr int kRegisterExperts = 512;
+constexpr int kScoredRegisterExperts = 256;
+
+__device__ __forceinline__ bool in_registers(const RouteRule& rule, const float* selection_bias) {
+    if (!route_token::by_score(rule, selection_bias)) {
+        return rule.num_experts <= kRegisterExperts;
+    }
+    return rule.num_experts <= kScoredRegisterExperts && rule.score != route_rule::kSqrtSoftplus;
+}
 
 // ---- Selection among keys that are kept, each by its lane
 
@@ -161,13 +169,13 @@ __device__ int select(Keys& keys, const Token& token) {
 
 template <int per_lane>
 __device__ Selected route_in_registers(const logits::Row& row, const Token& token) {
-    // Where registers suffice, biases are asked for before anything is computed, so that they come together with the logits.
-    constexpr bool early = per_lane <= 8;
-    auto bias_at = [&](int id) { return id < row.count ? bias_of(id, token) : 0.0f; };
+    constexpr bool may_score = 32 * per_lane <= kScoredRegisterExperts;
+    // Biases are asked for before anything is computed, so that they come together with the logits.
     float biases[per_lane];
 #pragma unroll
-    for (int i = 0; i < per_lane && early; i++) {
-        biases[i] = bias_at(token.lane + 32 * i);
+    for (int i = 0; i < per_lane && may_score; i++) {
+        int id = token.lane + 32 * i;
+        biases[i] = id < row.count ? bias_of(id, token) : 0.0f;
     }
     logits::Registers<per_lane> logits(row, token.lane);
     Scale scale = scale_of(logits, token);
@@ -175,8 +183,11 @@ __device__ Selected route_in_registers(const logits::Row& row, const Token& toke
 #pragma unroll
     for (int i = 0; i < per_lane; i++) {
         int id = token.lane + 32 * i;
-        float bias = early ? biases[i] : bias_at(id);
-        keys.at[i] = id < row.count ? rank::key_of(candidate(logits.values[i], bias, scale, token)) : rank::kAbsent;
+        float own = logits.values[i];
+        if constexpr (may_score) {
+            own = candidate<false>(own, biases[i], scale, token);
+        }
+        keys.at[i] = id < row.count ? rank::key_of(own) : rank::kAbsent;
     }
     return {scale, select(keys, token)};
 }
@@ -262,15 +273,16 @@ __device__ __forceinline__ int select_again(const logits::Row& logits, const Sca
     return first;
 }
 
-// memory has room for as many keys as room says, and is this warp's alone; up to kRegisterExperts experts need none.
+// memory has room for as many keys as room says, and is this warp's alone.
 __device__ __forceinline__ Selected route_row(const logits::Row& row, uint32_t* memory, int room, const Token& token) {
     const RouteRule& rule = token.rule;
     bool many_groups = rule.selection == route_rule::kGroupLimited && rule.num_groups > kLaneGroups;
-    if (many_groups || (row.count > kRegisterExperts && row.count > room)) {
+    bool few = in_registers(rule, token.selection_bias);
+    if (many_groups || (!few && row.count > room)) {
         Scale scale = scale_of(row, token);
         return {scale, select_again(row, scale, token)};
     }
-    if (row.count > kRegisterExperts) {
+    if (!few) {
         return route_in_memory(row, memory, token);
     }
     if (row.count > 256) {

@@ -27,7 +27,7 @@ __device__ __forceinline__ bool belongs_elsewhere(const RouteRule& rule, int typ
 // What scores are relative to.
 struct Scale {
     double max;    // largest logit that is a number
-    float sum;     // of exp(logit - max), of a softmax where it is needed
+    double sum;    // of exp(logit - max), of a softmax where it is needed
     bool any_nan;  // among the logits
 };
 
@@ -37,10 +37,13 @@ struct Selected {
     int id;
 };
 
+// Whether experts are ordered by scores, not by logits.
+__device__ __forceinline__ bool by_score(const RouteRule& rule, const float* selection_bias) {
+    return selection_bias != nullptr || (rule.selection == route_rule::kGroupLimited && rule.group_score == route_rule::kTop2Sum);
+}
+
 __device__ __forceinline__ bool by_score(const Token& token) {
-    const RouteRule& rule = token.rule;
-    return token.selection_bias != nullptr ||
-           (rule.selection == route_rule::kGroupLimited && rule.group_score == route_rule::kTop2Sum);
+    return by_score(token.rule, token.selection_bias);
 }
 
 // Whether the weights are a softmax over the selected logits alone.
@@ -49,9 +52,8 @@ __device__ __forceinline__ bool over_selected(const RouteRule& rule) {
 }
 
 // The argument of a softmax's exp; at an infinite maximum it is the limit, all equal at the maximum.
-template <class Value>
-__device__ __forceinline__ float below(Value logit, Value max) {
-    return logit == max ? 0.0f : static_cast<float>(logit - max);
+__device__ __forceinline__ double below(double logit, double max) {
+    return logit == max ? 0.0 : logit - max;
 }
 
 template <class Logits>
@@ -59,7 +61,7 @@ __device__ Scale scale_of(const Logits& logits, const Token& token) {
     using Value = typename Logits::Value;
     using Key = typename Logits::Key;
     const RouteRule& rule = token.rule;
-    Scale scale = {0.0, 1.0f, false};
+    Scale scale = {0.0, 1.0, false};
     bool softmax = rule.score == route_rule::kSoftmax;
     if (token.best_score == nullptr && (!softmax || (!by_score(token) && over_selected(rule)))) {
         return scale;
@@ -76,10 +78,10 @@ __device__ Scale scale_of(const Logits& logits, const Token& token) {
     Value max = best.key == rank::kNan ? static_cast<Value>(-special::infinity()) : rank::value_of(best.key);
     scale.max = max;
     if (softmax) {
-        float sum = 0.0f;
+        double sum = 0.0;
         logits.for_each(token.lane, [&](int, Value logit) {
             if (logit == logit) {
-                sum += expf(below(logit, max));
+                sum += exp(below(logit, max));
             }
         });
         scale.sum = rank::sum_of_warp(sum);
@@ -96,28 +98,30 @@ __device__ __forceinline__ float bias_of(int id, const Token& token) {
     return token.selection_bias == nullptr ? 0.0f : token.selection_bias[id];
 }
 
-// The scores that are neither a softmax nor a sigmoid, nearly as exact as their type.
-__device__ __forceinline__ float other_score(int score, float logit) {
-    return score == route_rule::kSqrtSoftplus ? sqrtf(fmaxf(logit, 0.0f) + log1pf(expf(-fabsf(logit)))) : logit;
-}
-
+// The scores that are neither a softmax nor a sigmoid.
 __device__ __forceinline__ double other_score(int score, double logit) {
     return score == route_rule::kSqrtSoftplus ? sqrt(fmax(logit, 0.0) + log1p(exp(-fabs(logit)))) : logit;
 }
 
-// What an expert is ordered by; of a NaN logit it is NaN.
-template <class Value>
+// What an expert is ordered by: its logit, or its score and the bias, both rounded to F32 so that every backend has the same
+// equals. Of a NaN logit it is NaN. Without the sqrt(softplus), which few models have, it is short enough for unrolled loops.
+template <bool any_score = true, class Value>
 __device__ __forceinline__ Value candidate(Value logit, float bias, const Scale& scale, const Token& token) {
     if (!by_score(token)) {
         return logit;
     }
     bool softmax = token.rule.score == route_rule::kSoftmax;
-    float power = expf(softmax ? below(logit, static_cast<Value>(scale.max)) : static_cast<float>(-logit));
-    float score = (softmax ? power : 1.0f) / (softmax ? scale.sum : 1.0f + power);
-    if (token.rule.score > route_rule::kSigmoid) {
-        score = other_score(token.rule.score, static_cast<float>(logit));
+    double score;
+    if (any_score && token.rule.score > route_rule::kSigmoid) {
+        score = other_score(token.rule.score, logit);
+    } else if (token.rule.score > route_rule::kSigmoid) {
+        score = logit;
+    } else {
+        double power = exp(softmax ? below(logit, scale.max) : -static_cast<double>(logit));
+        score = (softmax ? power : 1.0) / (softmax ? scale.sum : 1.0 + power);
     }
-    return token.selection_bias == nullptr ? score : score + bias;
+    float rounded = static_cast<float>(score);
+    return token.selection_bias == nullptr ? rounded : rounded + bias;
 }
 
 // ---- Weights
@@ -176,7 +180,7 @@ __device__ __forceinline__ void weigh(const LogitOf& logit_of, const Selected& s
     const RouteRule& rule = token.rule;
     const Scale& scale = selected.scale;
     double undefined = special::nan();
-    double sum_of_all = is_undefined(rule, scale) ? undefined : static_cast<double>(scale.sum);
+    double sum_of_all = is_undefined(rule, scale) ? undefined : scale.sum;
     bool own_sum = over_selected(rule);
     ScoreOf score_of = {rule.score, own_sum ? largest_selected(logit_of, selected, token) : scale.max, own_sum ? 1.0 : sum_of_all};
     double divisor = 1.0;
@@ -216,8 +220,8 @@ __device__ __forceinline__ void write_best_score(const Scale& scale, const Token
         return;
     }
     int score = token.rule.score;
-    float best = score == route_rule::kSoftmax ? 1.0f / scale.sum : static_cast<float>(ScoreOf{score, 0.0, 1.0}(scale.max));
-    *token.best_score = scale.any_nan || is_undefined(token.rule, scale) ? special::nan() : best;
+    double best = score == route_rule::kSoftmax ? 1.0 / scale.sum : ScoreOf{score, 0.0, 1.0}(scale.max);
+    *token.best_score = scale.any_nan || is_undefined(token.rule, scale) ? special::nan() : static_cast<float>(best);
 }
 
 // Two argmaxes, each with a softmax over the experts near it (Phi-3.5-MoE).

@@ -1,5 +1,6 @@
 package jmoe;
 
+import jmoe.ops.Capacity;
 import jmoe.ops.MoeConfig;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Selection;
@@ -63,7 +64,7 @@ public record Preset(
         ORTHOGONALITY,
         /** The step of {@link jmoe.train.SelectionBiasUpdate}, which is no loss. */
         SELECTION_BIAS,
-        /** {@link jmoe.train.RouterLoss.ImportanceVariation}. */
+        /** {@link jmoe.train.RouterLoss.ImportanceVariation}, of probabilities. */
         IMPORTANCE,
         /** {@link jmoe.train.RouterLoss.LoadVariation}. */
         LOAD_VARIATION
@@ -80,8 +81,8 @@ public record Preset(
      *     not stated
      * @param activeParameters those of one token as stated, which may or may not count embeddings;
      *     0 if not stated
-     * @param trainingCapacity capacity factor of training: each expert takes so many times its fair
-     *     share; 0 if no token was dropped, or nothing is stated. The configuration has the
+     * @param trainingCapacity capacity factor of training, of an expert, in DeepSeek-V2 of a
+     *     device; 0 if no token was dropped, or nothing is stated. The configuration has the
      *     capacity of evaluation
      * @param balance coefficients of training; empty if none are stated
      * @param source who says so
@@ -225,14 +226,17 @@ public record Preset(
     }
 
     private long expert(int intermediate) {
-        int outputs =
-                switch (form) {
-                    case ExpertForm.OneMap one -> 0;
-                    case ExpertForm.Narrow narrow -> narrow.outputs();
-                    case ExpertForm.TwoMaps two -> config.hidden();
-                    case ExpertForm.Neurons neurons -> config.hidden();
-                };
-        return expert(intermediate, outputs);
+        return expert(intermediate, outputs());
+    }
+
+    /** Of the second matrix of a routed expert, 0 if there is none. */
+    private int outputs() {
+        return switch (form) {
+            case ExpertForm.OneMap one -> 0;
+            case ExpertForm.Narrow narrow -> narrow.outputs();
+            case ExpertForm.TwoMaps two -> config.hidden();
+            case ExpertForm.Neurons neurons -> config.hidden();
+        };
     }
 
     /** Of two matrices, the second with so many rows. */
@@ -278,27 +282,31 @@ public record Preset(
         DType routers = published.weights == DType.F32 ? DType.F32 : DType.BF16;
         long bytes = 0;
         if (config.sharedIntermediate() > 0) {
-            bytes += publishedBytes(config.sharedIntermediate());
+            bytes += publishedBytes(config.sharedIntermediate(), config.hidden());
         }
         for (int tokenType = 0; tokenType < config.numTokenTypes(); tokenType++) {
             bytes += routers.numBytes(routerMatrices(tokenType));
             for (SizeClass size : config.sizeClasses(tokenType)) {
-                bytes += size.numExperts() * publishedBytes(size.intermediate());
+                bytes += size.numExperts() * publishedBytes(size.intermediate(), outputs());
             }
         }
         return bytes;
     }
 
     /** Of one expert: gate, up and down are matrices of their own. */
-    private long publishedBytes(int intermediate) {
-        long matrices = columns(intermediate) / intermediate + 1;
-        long elements = (long) intermediate * config.hidden();
-        long bytes = matrices * published.weights.numBytes(elements);
+    private long publishedBytes(int intermediate, int outputs) {
+        long first = columns(intermediate) / intermediate;
+        return first * publishedBytesOf(intermediate, config.hidden())
+                + publishedBytesOf(intermediate, outputs);
+    }
+
+    private long publishedBytesOf(long rows, long columns) {
+        long bytes = published.weights.numBytes(rows * columns);
         if (published.weights == DType.F8_E4M3) {
             long blocks =
-                    (long) Math.ceilDiv(intermediate, SCALED_BLOCK)
-                            * Math.ceilDiv(config.hidden(), SCALED_BLOCK);
-            bytes += matrices * DType.F32.numBytes(blocks);
+                    Math.ceilDiv(rows, (long) SCALED_BLOCK)
+                            * Math.ceilDiv(columns, (long) SCALED_BLOCK);
+            bytes += DType.F32.numBytes(blocks);
         }
         return bytes;
     }
@@ -307,7 +315,8 @@ public record Preset(
      * The same layer with half as many experts, to fit where the whole does not; with product keys
      * with half as many keys of each half, so a quarter of the experts.
      *
-     * @return null if its rule needs as many as there are, or they differ in size
+     * @return null if its rule needs as many as there are, they differ in size, or some have no
+     *     weights
      */
     public @Nullable Preset halved() {
         RouterConfig first = config.routers().getFirst();
@@ -316,7 +325,8 @@ public record Preset(
             int half = keys.numKeys() / 2;
             experts = half * half;
         }
-        if (experts < config.topK() || config.mixesSizes()) {
+        boolean weightless = first.numExperts() > config.numExperts();
+        if (experts < config.topK() || config.mixesSizes() || weightless) {
             return null;
         }
         List<RouterConfig> routers = new ArrayList<>();
@@ -332,7 +342,7 @@ public record Preset(
                         config.hidden(),
                         config.expertHidden(),
                         experts,
-                        config.numIdentityExperts(),
+                        0,
                         config.activation(),
                         routers,
                         config.intermediates(),
@@ -342,13 +352,20 @@ public record Preset(
         return new Preset(name, aliases, half, biases, published, form);
     }
 
-    /** Whether the groups of a rule can be made of so many experts. */
+    /** Whether the groups and devices of a rule can be made of so many experts. */
     private static boolean divides(RouterConfig router, int experts) {
+        Capacity capacity = router.capacity();
+        if (capacity != null && capacity.numDevices() > 0 && experts % capacity.numDevices() != 0) {
+            return false;
+        }
         return switch (router.selection()) {
             case Selection.GroupLimited groups ->
                     experts % groups.numGroups() == 0
                             && experts / groups.numGroups() * groups.topGroups() >= router.topK();
             case Selection.OnePerGroup groups -> experts % groups.numGroups() == 0;
+            case Selection.TwoLevel groups ->
+                    experts % groups.numGroups() == 0
+                            && experts / groups.numGroups() >= groups.perGroup();
             default -> true;
         };
     }

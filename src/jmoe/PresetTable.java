@@ -92,6 +92,7 @@ final class PresetTable {
                         "deepseek-v2",
                         swiglu("deepseek_v2", 5120, 1536, 2, deepseekV2()),
                         model(59, 236e9, 21e9, "DeepSeek-AI 2024, DeepSeek-V2")
+                                .dropping(1)
                                 .with(Balance.LOAD, 0.003)
                                 .with(Balance.DEVICE, 0.05)
                                 .with(Balance.COMMUNICATION, 0.02)),

@@ -8,8 +8,6 @@ import static jmoe.PresetTable.released;
 import static jmoe.PresetTable.row;
 
 import jmoe.Preset.Bias;
-import jmoe.ops.Capacity;
-import jmoe.ops.Capacity.Priority;
 import jmoe.ops.CapacityLimit;
 import jmoe.ops.CapacityLimit.Rounding;
 import jmoe.ops.LogitTransform;
@@ -43,20 +41,10 @@ final class SchemePresets {
 
     /** One map and ReLU behind it, two of eight by a softmax of temperature 0.1. */
     private static Preset surveyOfOneMap() {
-        RouterConfig top = softmax(8, 2, PresetConfigs.SUM);
         CapacityLimit limit = new CapacityLimit.Factor(1.2, Rounding.FASTMOE);
         RouterConfig rule =
-                new RouterConfig(
-                        top.numExperts(),
-                        top.topK(),
-                        top.score(),
-                        top.selection(),
-                        top.normalisation(),
-                        top.factor(),
-                        top.weightOnInput(),
-                        new Capacity(limit, Priority.POSITION, false),
-                        top.tokenType(),
-                        List.of(new LogitTransform.Temperature(0.1)));
+                PresetConfigs.limited(8, 2, PresetConfigs.SUM, limit)
+                        .withLogitTransforms(List.of(new LogitTransform.Temperature(0.1)));
         return row(
                         "survey4-demo",
                         relu("survey", FREE_HIDDEN, FREE_HIDDEN, rule),

@@ -182,8 +182,8 @@ public final class Workspace implements AutoCloseable {
     /**
      * Says which step the next passes belong to, in this workspace and in replays of a captured
      * layer whose workspace this is. Routers whose rule has noise or jitter draw another one for
-     * each step, and the same one again for the same step; others do not care. A new workspace is
-     * at step 0.
+     * each step, and the same one again for the same step; others do not care, nor does the random
+     * routing of a capacity, whose seed belongs to its rule. A new workspace is at step 0.
      *
      * @param step number of the step, as 32 bits without sign
      * @throws IllegalStateException during a forward pass
@@ -245,8 +245,9 @@ public final class Workspace implements AutoCloseable {
      * Experts of the last pass, in host memory. If they are on a device, the first call after a
      * pass waits for it and copies them.
      *
-     * @return I32 [tokens, topK], numbered within the token's type, -1 for a token that is absent;
-     *     a view that is valid until the next pass
+     * @return I32 [tokens, topK], numbered within the token's type, -1 for a slot without an
+     *     expert; a dropped slot keeps its id, with weight 0; a view that is valid until the next
+     *     pass
      */
     public Tensor topkIds() {
         requireOpen();

@@ -25,15 +25,17 @@
  * <p><b>Words.</b> tokens T, hidden H, intermediate I, numExperts E, topK K; the <em>router</em> is
  * the linear layer and its scores, <em>gate</em> is only the SwiGLU half; a <em>slot</em> is one of
  * a token's K choices, a <em>row</em> a position in expert order; {@code permute} and {@code
- * unpermute} reorder locally; an <em>identity</em> expert returns its input; a <em>factor</em>
- * multiplies, a <em>scale</em> is a quantisation factor, and only {@code expertScale} keeps the
- * name that its model gave it.
+ * unpermute} reorder locally; an <em>identity</em> expert returns its input, a <em>null</em> expert
+ * nothing, a <em>constant</em> expert mixes it with a trained vector; a <em>factor</em> multiplies,
+ * a <em>scale</em> is a quantisation factor, and only {@code expertScale} keeps the name that its
+ * model gave it.
  *
  * <p><b>Conventions.</b> Nothing that is passed in is owned: arenas belong to the caller. Outputs
  * are overwritten. Errors name the argument, what was expected and what came, before any work
  * starts. All sizes and row offsets are 64-bit. Every result is the same bits for any number of
  * threads, and a token's result does not depend on its batch, except where the model itself couples
- * tokens (capacity, product keys of Doge) or gives a token noise by its place in the batch.
+ * tokens (capacity, product keys of Doge, rules that choose by batch, Soft-MoE) or gives a token
+ * noise by its place in the batch.
  */
 @NullMarked
 package jmoe;

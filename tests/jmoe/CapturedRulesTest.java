@@ -51,7 +51,8 @@ final class CapturedRulesTest {
     }
 
     private static Capacity moving(Overflow overflow) {
-        return new Capacity(new CapacityLimit.Tokens(9), Priority.PROBABILITY, true).with(overflow);
+        return new Capacity(new CapacityLimit.Tokens(9), Priority.PROBABILITY, true)
+                .withOverflow(overflow);
     }
 
     private static RouterConfig rule(int topK, Selection selection, @Nullable Capacity capacity) {

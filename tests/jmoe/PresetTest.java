@@ -4,11 +4,16 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import jmoe.Preset.Published;
+import jmoe.ops.Activation;
+import jmoe.ops.Capacity;
+import jmoe.ops.CapacityLimit;
 import jmoe.ops.LogitTransform;
+import jmoe.ops.MoeConfig;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.Selection;
 import jmoe.tensor.DType;
 
+import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
@@ -16,6 +21,7 @@ import org.junit.jupiter.params.provider.CsvSource;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
+import java.util.Set;
 
 final class PresetTest {
     @Test
@@ -90,6 +96,52 @@ final class PresetTest {
     }
 
     @Test
+    void halved_isNotOfExpertsWithoutWeightsNorOfDevicesThatDoNotDivide() {
+        Preset mixtral = Presets.of("mixtral-8x7b");
+        RouterConfig rule = mixtral.config().routers().getFirst();
+        assertThat(preset(RouterConfig.softmaxTopK(10, 2, true), 2).halved()).isNull();
+        Capacity devices =
+                new Capacity(new CapacityLimit.Tokens(4), Capacity.Priority.WEIGHT, false)
+                        .perDevice(8);
+        assertThat(preset(with(rule, rule.selection(), null), 0).halved()).isNotNull();
+        assertThat(preset(with(rule, rule.selection(), devices), 0).halved()).isNull();
+        RouterConfig levels = with(rule, new Selection.TwoLevel(4, 1, 2), null);
+        assertThat(preset(levels, 0).halved()).isNull();
+    }
+
+    private static RouterConfig with(
+            RouterConfig rule, Selection selection, @Nullable Capacity capacity) {
+        return new RouterConfig(
+                rule.numExperts(),
+                rule.topK(),
+                rule.score(),
+                selection,
+                rule.normalisation(),
+                rule.factor(),
+                false,
+                capacity,
+                RouterConfig.ALL_TOKENS);
+    }
+
+    private static Preset preset(RouterConfig rule, int numNullExperts) {
+        MoeConfig config =
+                new MoeConfig(
+                        "own",
+                        16,
+                        16,
+                        rule.numExperts() - numNullExperts,
+                        0,
+                        Activation.SWIGLU,
+                        List.of(rule),
+                        List.of(8),
+                        0,
+                        false,
+                        1,
+                        numNullExperts);
+        return new Preset("own", config, Set.of());
+    }
+
+    @Test
     void halved_keepsEachExpertsShareOfTheTokens() {
         Preset preset = Presets.of("switch-base-128");
         assertThat(limit(preset)).isEqualTo(20);
@@ -125,6 +177,10 @@ final class PresetTest {
         // 257 experts of three matrices in blocks of 128 x 128.
         assertThat(Presets.of("deepseek-v3").publishedBytes())
                 .isEqualTo(257L * 3 * (7168 * 2048 + 4 * 56 * 16) + 2L * 256 * 7168);
+        assertThat(Presets.of("survey4-demo").publishedBytes())
+                .isEqualTo(4L * (8 * 512 + 8 * 512 * 512));
+        assertThat(Presets.of("survey2-demo").publishedBytes())
+                .isEqualTo(4L * (4 * 10 + 4 * (10 * 32 + 32 * 2)));
         assertThat(Presets.of("minimax-m1").publishedBytes())
                 .isEqualTo(Presets.of("minimax-m1").weightBytes(DType.BF16));
     }

@@ -6,6 +6,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
 import java.io.ByteArrayOutputStream;
+import java.io.IOException;
 import java.io.PrintStream;
 import java.io.StringWriter;
 import java.lang.reflect.Constructor;
@@ -23,18 +24,27 @@ import javax.tools.JavaCompiler;
 import javax.tools.StandardJavaFileManager;
 import javax.tools.ToolProvider;
 
-/** The README's example is compiled and run as it stands there. */
+/** The README's examples are compiled and run as they stand there. */
 final class ReadmeTest {
-    private static final Pattern JAVA_BLOCK = Pattern.compile("```java\n(.*?)```", Pattern.DOTALL);
+    private static final Pattern EXAMPLE =
+            Pattern.compile("```java\n(.*?)```\n+prints\n+```text\n(.*?)```", Pattern.DOTALL);
 
     @Test
-    void example_compilesAndPrintsWhatTheReadmeSays(@TempDir Path folder) throws Exception {
+    void examples_compileAndPrintWhatTheReadmeSays(@TempDir Path folder) throws Exception {
         String readme = Files.readString(Path.of("README.md"));
-        Matcher block = JAVA_BLOCK.matcher(readme);
-        assertThat(block.find()).as("a java block in README.md").isTrue();
-        Path source = folder.resolve("Example.java");
-        Files.writeString(source, block.group(1));
+        Matcher examples = EXAMPLE.matcher(readme);
+        int count = 0;
+        while (examples.find()) {
+            Path own = Files.createDirectory(folder.resolve("example" + count++));
+            compile(examples.group(1), own);
+            assertThat(run(own)).isEqualToIgnoringWhitespace(examples.group(2));
+        }
+        assertThat(count).isEqualTo(readme.split("```java\n", -1).length - 1).isPositive();
+    }
 
+    private static void compile(String example, Path folder) throws IOException {
+        Path source = folder.resolve("Example.java");
+        Files.writeString(source, example);
         JavaCompiler compiler = ToolProvider.getSystemJavaCompiler();
         StringWriter messages = new StringWriter();
         try (StandardJavaFileManager files = compiler.getStandardFileManager(null, null, null)) {
@@ -49,7 +59,6 @@ final class ReadmeTest {
                             .call();
             assertThat(compiled).as(messages.toString()).isTrue();
         }
-        assertThat(run(folder)).isEqualToIgnoringWhitespace(expectedOutput(readme));
     }
 
     private static String run(Path folder) throws Exception {
@@ -67,13 +76,5 @@ final class ReadmeTest {
             System.setOut(stdout);
         }
         return captured.toString(StandardCharsets.UTF_8);
-    }
-
-    /** The text block that follows the example. */
-    private static String expectedOutput(String readme) {
-        Matcher output =
-                Pattern.compile("prints\n+```text\n(.*?)```", Pattern.DOTALL).matcher(readme);
-        assertThat(output.find()).as("the example's output in README.md").isTrue();
-        return output.group(1);
     }
 }

@@ -65,12 +65,14 @@ final class LayerText {
 
     private static String limit(CapacityLimit limit) {
         return switch (limit) {
-            case CapacityLimit.Tokens fixed -> fixed.maxTokens() + " tokens";
+            case CapacityLimit.Tokens fixed -> fixed.maxSlots() + " tokens";
             case CapacityLimit.Fraction share ->
                     number(100 * share.tokenFraction()) + "% of the tokens";
             case CapacityLimit.Factor factor ->
                     number(factor.capacityFactor())
-                            + " times an even load ("
+                            + (factor.rounding().countsSlots()
+                                    ? " times an even load ("
+                                    : " times tokens / experts (")
                             + factor.rounding().name().toLowerCase(Locale.ROOT)
                             + ")";
             case CapacityLimit.Grown grown ->
@@ -121,7 +123,7 @@ final class LayerText {
                             + " up to a sum of "
                             + number(p.p())
                             + ", "
-                            + p.min()
+                            + p.minExperts()
                             + " to "
                             + router.topK();
             case Selection.EntropyK e ->
@@ -130,7 +132,7 @@ final class LayerText {
                             + " x entropy of "
                             + score
                             + ", "
-                            + e.min()
+                            + e.minExperts()
                             + " to "
                             + router.topK();
             case Selection.TwoLevel t ->
@@ -148,7 +150,7 @@ final class LayerText {
                     "each expert takes its "
                             + number(c.capacityFactor())
                             + " x tokens / experts "
-                            + (c.min() > 1 ? "(at least " + c.min() + ") " : "")
+                            + (c.minTokens() > 1 ? "(at least " + c.minTokens() + ") " : "")
                             + "best by "
                             + score
                             + (c.scope() == RouterConfig.Scope.TOKENS ? " over tokens" : "");
@@ -188,7 +190,8 @@ final class LayerText {
             case LogitTransform.Cap c -> logits + " capped at " + number(c.limit());
             case LogitTransform.FixedNoise n -> logits + " + noise of " + number(n.deviation());
             case LogitTransform.LearnedNoise n -> logits + " + learned noise";
-            case LogitTransform.GumbelNoise n -> logits + " + Gumbel noise of " + number(n.scale());
+            case LogitTransform.GumbelNoise n ->
+                    logits + " + Gumbel noise of " + number(n.factor());
         };
     }
 
@@ -204,7 +207,7 @@ final class LayerText {
                             ? ", renormalised"
                             : ", renormalised (sum + " + number(s.epsilon()) + ")";
             case Normalisation.ClampedSum c ->
-                    ", renormalised (sum of at least " + number(c.min()) + ")";
+                    ", renormalised (sum of at least " + number(c.minSum()) + ")";
             case Normalisation.PNorm p -> ", divided by their " + number(p.p()) + "-norm";
             case Normalisation.Count n -> ", divided by the number of the token's experts";
         };

@@ -40,24 +40,27 @@ record RoutedTokens(long tokens, List<OfType> types) {
             Tensor topkWeights,
             ExpertLoad load,
             long notFinite) {
-        private static OfType of(RouterConfig rule, Tensor topkIds, Tensor topkWeights) {
+        private static OfType of(
+                RouterConfig rule,
+                @Nullable Tensor tokenTypes,
+                Tensor topkIds,
+                Tensor topkWeights) {
             long[] assigned = new long[rule.numExperts()];
             long[] kept = new long[rule.numExperts()];
             long served = 0;
             long notFinite = 0;
             for (long token = 0; token < topkIds.dim(0); token++) {
-                boolean any = false;
                 for (long slot = token * rule.topK(); slot < (token + 1) * rule.topK(); slot++) {
                     int id = topkIds.getInt(slot);
                     float weight = topkWeights.getFloat(slot);
                     if (id >= 0) {
-                        any = true;
                         assigned[id]++;
-                        kept[id] += weight != 0 ? 1 : 0;
+                        kept[id] += rule.capacity() == null || weight != 0 ? 1 : 0;
                         notFinite += Float.isFinite(weight) ? 0 : 1;
                     }
                 }
-                served += any ? 1 : 0;
+                boolean serves = tokenTypes == null || rule.serves(tokenTypes.getInt(token));
+                served += serves ? 1 : 0;
             }
             ExpertLoad load =
                     new ExpertLoad(
@@ -97,6 +100,7 @@ record RoutedTokens(long tokens, List<OfType> types) {
                 types.add(
                         OfType.of(
                                 rule,
+                                input.tokenTypes(),
                                 host(routing.topkIds(), kernels, arena),
                                 host(routing.topkWeights(), kernels, arena)));
             }

@@ -4,7 +4,6 @@ import jmoe.ops.RouteInputs;
 import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Scope;
 import jmoe.ops.RouterConfig.Score;
-import jmoe.ops.Routing;
 import jmoe.ops.Selection;
 import jmoe.tensor.Tensor;
 
@@ -33,14 +32,14 @@ final class BatchRoute {
     private record Addresses(long logits, long tokenTypes, long ids, long weights, int tokens) {}
 
     void queue(
-            Operands on, Tensor logits, RouterConfig config, RouteInputs inputs, Routing routing) {
+            Operands on, Tensor logits, RouterConfig config, RouteInputs inputs, Route.Results to) {
         Addresses at =
                 new Addresses(
                         on.in(logits),
                         on.in(inputs.tokenTypes()),
-                        on.out(routing.topkIds()),
-                        on.out(routing.topkWeights()),
-                        (int) routing.tokens());
+                        to.ids(),
+                        to.weights(),
+                        to.tokens());
         if (at.tokens == 0) {
             return;
         }
@@ -83,7 +82,7 @@ final class BatchRoute {
                 .pointer(takes)
                 .int32(at.tokens)
                 .float64(choice.capacityFactor())
-                .int32(choice.min())
+                .int32(choice.minTokens())
                 .struct(rule.of(config), RouteRule.ALIGNMENT)
                 .run(selecting.blocks(config.numExperts()));
         CudaKernel weighing = expertChoice.kernel("route_expert_choice_weigh");

@@ -39,7 +39,7 @@ final class Route {
         long ids = on.out(routing.topkIds());
         long weights = on.out(routing.topkWeights());
         if (config.choosesByBatch()) {
-            together.queue(on, logits, config, inputs, routing);
+            together.queue(on, logits, config, inputs, new Results(ids, weights, 0, tokens));
         } else {
             queueByToken(on, logits, config, inputs, new Results(ids, weights, 0, tokens));
         }

@@ -38,7 +38,7 @@ final class RouteCapacity {
         RouteScratch scratch = on.scratch;
         boolean byWeight = on.capacity.priority() == Priority.WEIGHT;
         boolean normalisesLater = on.capacity.normaliseAfter();
-        boolean moves = on.capacity.overflow().rounds() > 0;
+        boolean moves = on.capacity.overflow().rounds(on.config.numExperts()) > 0;
         if (byWeight && !normalisesLater) {
             order(on.weights, scratch.order(), on.slots());
         }
@@ -113,7 +113,7 @@ final class RouteCapacity {
 
     private void move(Batch on, boolean byWeight) {
         CudaKernel kernel = module.kernel("route_capacity_move");
-        int rounds = on.capacity.overflow().rounds();
+        int rounds = on.capacity.overflow().rounds(on.config.numExperts());
         if (on.capacity.overflow() instanceof Overflow.NextChoice) {
             rounds = Math.clamp(on.scratch().numRanked() - (long) on.config.topK(), 0, rounds);
         }

@@ -60,11 +60,11 @@ final class RouteRule {
             case Selection.ProductKeys keys -> set(11, keys.numKeys());
             case Selection.OnePerGroup one -> set(5, one.numGroups());
             case Selection.TopP topP -> {
-                set(12, topP.min());
+                set(12, topP.minExperts());
                 setDouble(3, topP.p());
             }
             case Selection.EntropyK entropyK -> {
-                set(12, entropyK.min());
+                set(12, entropyK.minExperts());
                 setDouble(3, entropyK.alpha());
             }
             case Selection.TwoLevel two -> {
@@ -90,7 +90,7 @@ final class RouteRule {
             }
             case Normalisation.ClampedSum sum -> {
                 code = 2;
-                parameter = sum.min();
+                parameter = sum.minSum();
             }
             case Normalisation.PNorm norm -> {
                 code = 3;

@@ -43,7 +43,7 @@ record RouteScratch(
         long tokenBytes = 4L * Math.max(1, tokens);
         long slots = tokenBytes * config.topK();
         boolean byWeight = capacity.priority() == Priority.WEIGHT;
-        boolean moves = capacity.overflow().rounds() > 0;
+        boolean moves = capacity.overflow().rounds(config.numExperts()) > 0;
         boolean asks =
                 moves
                         || protects

@@ -60,7 +60,7 @@ final class ShapeLogits {
                 case LogitTransform.Cap c -> write(entry, 2, c.limit(), 0);
                 case LogitTransform.FixedNoise n -> write(entry, 3, n.deviation(), n.seed());
                 case LogitTransform.LearnedNoise n -> write(entry, 4, 0, n.seed());
-                case LogitTransform.GumbelNoise n -> write(entry, 5, n.scale(), n.seed());
+                case LogitTransform.GumbelNoise n -> write(entry, 5, n.factor(), n.seed());
             }
         }
     }

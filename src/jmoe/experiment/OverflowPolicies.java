@@ -70,7 +70,7 @@ final class OverflowPolicies implements Experiment {
                 new Normalisation.None(),
                 1,
                 false,
-                new Capacity(limit, Capacity.Priority.POSITION, false).with(overflow),
+                new Capacity(limit, Capacity.Priority.POSITION, false).withOverflow(overflow),
                 RouterConfig.ALL_TOKENS);
     }
 

@@ -38,7 +38,10 @@ public record Capacity(
         Overflow overflow,
         int numDevices,
         boolean normaliseAfter) {
-    /** Who comes first in a queue. NaN comes before every number, so that it stays visible. */
+    /**
+     * Who comes first in a queue. Scores and weights are compared as F32; NaN comes before every
+     * number, so that it stays visible.
+     */
     public enum Priority {
         /** By rank, then by position: all first choices before all second ones (GShard, Switch). */
         POSITION,
@@ -60,13 +63,12 @@ public record Capacity(
      * {@link SplitMix#uniform} number of its slot {@code t K + k}. A NaN share stays.
      *
      * @param threshold finite, above 0; 0.5 in the paper, 0.2 in Mesh TensorFlow
-     * @param seed of the numbers; another one for each step
+     * @param seed of the numbers; another one for each step, so another rule: no step is counted
      */
     public record RandomRouting(double threshold, long seed) {
         /** Checks the threshold. */
         public RandomRouting {
-            boolean valid = threshold > 0 && threshold < Double.POSITIVE_INFINITY;
-            RouterConfig.require(valid, "threshold", "a finite number above 0", threshold);
+            RouterConfig.requireAbove0("threshold", threshold);
         }
 
         /**
@@ -108,7 +110,7 @@ public record Capacity(
 
         /**
          * It asks the neighbours of its expert e, modulo E: e + 1, e - 1, e + 2, e - 2 and so on,
-         * and keeps its weight.
+         * and keeps its weight. The form of a survey; no paper of its own is known.
          *
          * @param tries rounds; at least 1
          */
@@ -133,16 +135,19 @@ public record Capacity(
         }
 
         /**
-         * Rounds in which slots are moved.
+         * Rounds in which slots are moved: no more than there are other experts to ask.
          *
+         * @param numExperts E
          * @return 0 if they are dropped at once
          */
-        default int rounds() {
-            return switch (this) {
-                case Drop drop -> 0;
-                case NextChoice next -> next.tries;
-                case Ring ring -> ring.tries;
-            };
+        default int rounds(int numExperts) {
+            int tries =
+                    switch (this) {
+                        case Drop drop -> 0;
+                        case NextChoice next -> next.tries;
+                        case Ring ring -> ring.tries;
+                    };
+            return Math.min(tries, numExperts - 1);
         }
     }
 
@@ -168,7 +173,7 @@ public record Capacity(
      * @param routing which, or null for none
      * @return the capacity
      */
-    public Capacity with(@Nullable RandomRouting routing) {
+    public Capacity withRandomRouting(@Nullable RandomRouting routing) {
         return new Capacity(limit, priority, routing, overflow, numDevices, normaliseAfter);
     }
 
@@ -178,7 +183,7 @@ public record Capacity(
      * @param instead what becomes of them
      * @return the capacity
      */
-    public Capacity with(Overflow instead) {
+    public Capacity withOverflow(Overflow instead) {
         return new Capacity(limit, priority, randomRouting, instead, numDevices, normaliseAfter);
     }
 

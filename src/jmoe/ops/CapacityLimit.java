@@ -9,12 +9,12 @@ public sealed interface CapacityLimit {
     /**
      * The same for every batch ({@code expert_capacity} of Switch in transformers).
      *
-     * @param maxTokens slots; at least 0
+     * @param maxSlots at least 0
      */
-    record Tokens(int maxTokens) implements CapacityLimit {
+    record Tokens(int maxSlots) implements CapacityLimit {
         /** Checks the number. */
         public Tokens {
-            RouterConfig.require(maxTokens >= 0, "maxTokens", "at least 0", maxTokens);
+            RouterConfig.require(maxSlots >= 0, "maxSlots", "at least 0", maxSlots);
         }
     }
 
@@ -31,15 +31,16 @@ public sealed interface CapacityLimit {
     }
 
     /**
-     * A multiple of what a queue would have if the load were even: what the rounding says, then at
-     * least {@code min}, then up to a multiple of {@code multiple}.
+     * A multiple of T K / E, what a queue would have if the load were even, or of T / E where the
+     * rounding does not {@linkplain Rounding#countsSlots count slots}: what the rounding says, then
+     * at least {@code minSlots}, then up to a multiple of {@code multiple}.
      *
      * @param capacityFactor finite, at least 0; with {@link Rounding#TUTEL} any finite number
      * @param rounding the published rule
-     * @param min least slots; at least 0
+     * @param minSlots at least 0
      * @param multiple at least 1
      */
-    record Factor(double capacityFactor, Rounding rounding, int min, int multiple)
+    record Factor(double capacityFactor, Rounding rounding, int minSlots, int multiple)
             implements CapacityLimit {
         /** Checks the numbers. */
         public Factor {
@@ -49,7 +50,7 @@ public sealed interface CapacityLimit {
             } else {
                 RouterConfig.requireAtLeast0("capacityFactor", capacityFactor);
             }
-            RouterConfig.require(min >= 0, "min", "at least 0", min);
+            RouterConfig.require(minSlots >= 0, "minSlots", "at least 0", minSlots);
             RouterConfig.require(multiple >= 1, "multiple", "at least 1", multiple);
         }
 
@@ -65,13 +66,13 @@ public sealed interface CapacityLimit {
 
         private double slots(double tokens, double topK, double queues) {
             double slots = rounding.of(capacityFactor, tokens, topK, queues);
-            return Math.ceil(Math.max(slots, min) / multiple) * multiple;
+            return Math.ceil(Math.max(slots, minSlots) / multiple) * multiple;
         }
     }
 
     /**
-     * Another limit, grown for those that exceed it ({@code growth} 1.1: elastic capacity of 10 %):
-     * rounded to the nearest number, halves up.
+     * Another limit, grown for those that exceed it ({@code growth} 1.1: the elastic capacity of 10
+     * % of a survey): rounded to the nearest number, halves up.
      *
      * @param limit the limit before
      * @param growth finite, at least 1
@@ -90,38 +91,49 @@ public sealed interface CapacityLimit {
          * min(T, floor(T c / E)), at least 4; not multiplied by K (Mesh TensorFlow, {@code moe.py}:
          * Switch Transformer and GShard).
          */
-        MESH(4, 1),
+        MESH(false, 4, 1),
         /**
          * round(c T / E), halves to even, at least 4, 2 in Switch-XXL and Switch-C; not multiplied
          * by K (Flaxformer, {@code moe_layers.py}).
          */
-        FLAXFORMER(4, 1),
+        FLAXFORMER(false, 4, 1),
         /**
          * floor(T c / E), 0 becoming 4, then up to a multiple of 4; not multiplied by K (Lingvo,
          * {@code gshard_layers.py}).
          */
-        LINGVO(4, 4),
+        LINGVO(false, 4, 4),
         /** ceil(T K c / E) up to a multiple of 4 (V-MoE, {@code compute_capacity}). */
-        VMOE(0, 4),
+        VMOE(true, 0, 4),
         /** ceil(T K / E c) (Megatron-LM, {@code get_capacity}). */
-        MEGATRON(0, 1),
+        MEGATRON(true, 0, 1),
         /**
          * K floor(|c| ceil(T / E)), up to a multiple of the alignment (Tutel, {@code
          * extract_critical}). There 0 stands for the largest load, which drops nothing, and a
          * negative factor for the smaller of the largest load and -c, which drops what -c drops.
          */
-        TUTEL(0, 1),
+        TUTEL(true, 0, 1),
         /** floor(c T / E); a c of K is the even load (ERNIE 4.5, {@code topk_gate.py}). */
-        ERNIE(0, 1),
+        ERNIE(false, 0, 1),
         /** floor(ceil(c T) K / E) (FastMoE, {@code gshard_gate.py}). */
-        FASTMOE(0, 1);
+        FASTMOE(true, 0, 1);
 
+        private final boolean countsSlots;
         private final int min;
         private final int multiple;
 
-        Rounding(int min, int multiple) {
+        Rounding(boolean countsSlots, int min, int multiple) {
+            this.countsSlots = countsSlots;
             this.min = min;
             this.multiple = multiple;
+        }
+
+        /**
+         * What a factor of 1 stands for.
+         *
+         * @return true for an even share of the slots, T K / E; false for T / E, whatever K is
+         */
+        public boolean countsSlots() {
+            return countsSlots;
         }
 
         /** In double: exact up to 2^53 slots, and without an overflow beyond. */
@@ -156,7 +168,7 @@ public sealed interface CapacityLimit {
      */
     default long of(long tokens, int topK, int queues) {
         return switch (this) {
-            case Tokens fixed -> fixed.maxTokens;
+            case Tokens fixed -> fixed.maxSlots;
             case Fraction share -> (long) Math.ceil(share.tokenFraction * tokens);
             case Factor factor -> (long) factor.slots((double) tokens, topK, queues);
             case Grown grown -> Math.round(grown.limit.of(tokens, topK, queues) * grown.growth);

@@ -16,8 +16,8 @@ import java.util.function.UnaryOperator;
  * #experts}. A layer calls the last two. {@link #constantExperts} is what MoE++ has besides, {@link
  * #singletonExperts} what PEER has instead of experts with matrices; {@link #softDispatch} and
  * {@link #softCombine} are what Soft-MoE has instead of a choice of experts. A backend is one class
- * that implements the six; the plain loops of {@code jmoe.reference} say what they mean, and every
- * backend is tested against those.
+ * that implements what has no default here; the plain loops of {@code jmoe.reference} say what they
+ * mean, and every backend is tested against those.
  *
  * <p><b>Common rules.</b> Floating-point arguments may be F32, F16, BF16 (the reference: also F64),
  * each independently; sums are accumulated in at least F32 and rounded once to the output's type.
@@ -90,9 +90,10 @@ public interface Kernels extends AutoCloseable {
      *
      * <p>A NaN logit is never selected while there are K numbers, with groups in those that are
      * kept, and makes the weights NaN that depend on it. So does an infinite maximum of a softmax.
-     * NaN weights have the bits 0x7fc00000. Ids stay unique and in range whatever the logits. With
-     * product keys, experts are ordered by the sum in double. Rules that {@linkplain
-     * RouterConfig#choosesByBatch choose by batch} say themselves what a NaN means.
+     * NaN weights have the bits 0x7fc00000. Ids stay in range whatever the logits, and unique but
+     * for those that a hash table names twice. With product keys, experts are ordered by the sum in
+     * double. Rules that {@linkplain RouterConfig#choosesByBatch choose by batch} say themselves
+     * what a NaN means.
      *
      * <p>Where a rule gives a token fewer than K experts, the other slots have id -1 and weight 0.
      *

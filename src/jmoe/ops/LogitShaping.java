@@ -115,7 +115,7 @@ public final class LogitShaping {
             case LogitTransform.LearnedNoise n -> addLearned(n.seed(), token, place);
             case LogitTransform.GumbelNoise n -> {
                 for (int e = 0; e < row.length; e++) {
-                    row[e] += n.scale() * Noise.gumbel(uniform(n.seed(), token, e, place));
+                    row[e] += n.factor() * Noise.gumbel(uniform(n.seed(), token, e, place));
                 }
             }
         }

@@ -13,14 +13,15 @@ package jmoe.ops;
  */
 public sealed interface LogitTransform {
     /**
-     * {@code z / tau}: above 1 the scores come closer together, below 1 they part.
+     * {@code z / tau}: above 1 the scores come closer together, below 1 they part. X-MoE (Chi et
+     * al. 2022) divides its cosines so.
      *
      * @param tau divisor; finite, above 0
      */
     record Temperature(double tau) implements LogitTransform {
         /** Checks the number. */
         public Temperature {
-            requireAbove0("tau", tau);
+            RouterConfig.requireAbove0("tau", tau);
         }
     }
 
@@ -34,20 +35,20 @@ public sealed interface LogitTransform {
     record Standardise(double lambda) implements LogitTransform {
         /** Checks the number. */
         public Standardise {
-            requireAbove0("lambda", lambda);
+            RouterConfig.requireAbove0("lambda", lambda);
         }
     }
 
     /**
      * {@code limit tanh(z / limit)}: keeps logits within the limit and their order, as far as F32
-     * tells them apart.
+     * tells them apart. Gemma 2 (2024) caps its logits so.
      *
      * @param limit largest absolute value; finite, above 0
      */
     record Cap(double limit) implements LogitTransform {
         /** Checks the number. */
         public Cap {
-            requireAbove0("limit", limit);
+            RouterConfig.requireAbove0("limit", limit);
         }
     }
 
@@ -61,7 +62,7 @@ public sealed interface LogitTransform {
     record FixedNoise(long seed, double deviation) implements LogitTransform {
         /** Checks the number. */
         public FixedNoise {
-            requireAtLeast0("deviation", deviation);
+            RouterConfig.requireAtLeast0("deviation", deviation);
         }
     }
 
@@ -75,32 +76,17 @@ public sealed interface LogitTransform {
     record LearnedNoise(long seed) implements LogitTransform {}
 
     /**
-     * {@code z - scale log(-log u)} with u uniform between 0 and 1: with scale 1, the best expert
+     * {@code z - factor log(-log u)} with u uniform between 0 and 1: with factor 1, the best expert
      * is a sample of the softmax, and the K best are a sample without replacement (Gumbel 1954;
      * Kool et al. 2019, "Stochastic beams and where to find them").
      *
      * @param seed of the noise
-     * @param scale of the noise; finite, at least 0
+     * @param factor of the noise; finite, at least 0
      */
-    record GumbelNoise(long seed, double scale) implements LogitTransform {
+    record GumbelNoise(long seed, double factor) implements LogitTransform {
         /** Checks the number. */
         public GumbelNoise {
-            requireAtLeast0("scale", scale);
-        }
-    }
-
-    private static void requireAbove0(String name, double value) {
-        require(value > 0 && value < Double.POSITIVE_INFINITY, name, "above 0", value);
-    }
-
-    private static void requireAtLeast0(String name, double value) {
-        require(value >= 0 && value < Double.POSITIVE_INFINITY, name, "of at least 0", value);
-    }
-
-    private static void require(boolean valid, String name, String expected, double got) {
-        if (!valid) {
-            throw new IllegalArgumentException(
-                    name + ": expected a finite number " + expected + ", got " + got);
+            RouterConfig.requireAtLeast0("factor", factor);
         }
     }
 }

@@ -146,14 +146,9 @@ public record MoeConfig(
         if (!sizeClasses.isEmpty()) {
             requireSizes(sizeClasses, numExperts, intermediates);
         }
-        if (numNullExperts < 0) {
-            throw new IllegalArgumentException(
-                    "numNullExperts: expected at least 0, got " + numNullExperts);
-        }
-        if (numConstantExperts < 0) {
-            throw new IllegalArgumentException(
-                    "numConstantExperts: expected at least 0, got " + numConstantExperts);
-        }
+        requireAtLeast0("numIdentityExperts", numIdentityExperts);
+        requireAtLeast0("numNullExperts", numNullExperts);
+        requireAtLeast0("numConstantExperts", numConstantExperts);
         int all = numExperts + numIdentityExperts + numNullExperts + numConstantExperts;
         for (RouterConfig router : routers) {
             if (router.numExperts() != all || router.topK() != routers.getFirst().topK()) {
@@ -175,6 +170,12 @@ public record MoeConfig(
                                 + " got "
                                 + router);
             }
+        }
+    }
+
+    private static void requireAtLeast0(String name, int number) {
+        if (number < 0) {
+            throw new IllegalArgumentException(name + ": expected at least 0, got " + number);
         }
     }
 

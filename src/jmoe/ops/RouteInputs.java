@@ -20,8 +20,9 @@ import java.util.Map;
  *     expert, after everything else (Pangu Pro MoE); or null for 1. Dropped slots stay 0
  * @param activeExperts I32 [numExperts]; an expert whose entry is 0 is never selected and is in no
  *     softmax or group, as if it were not there (pruning, curricula). With fewer active experts
- *     than K, slots are left empty. Not with product keys, SparseMixer or Hash. Null if all are
- *     active
+ *     than K, slots are left empty. Not with product keys, SparseMixer, Hash, a rule that
+ *     {@linkplain RouterConfig#choosesByBatch chooses by batch} or {@link Capacity.Overflow.Ring}.
+ *     Null if all are active
  * @param tokenIds I32 [tokens], for {@link Selection.Hash}; else null
  * @param hashTable I32 [vocabulary, topK], expert ids for {@link Selection.Hash}; or null
  * @param protectedTokens I32 [tokens], for a {@link RouterConfig#capacity} only: the slots of a

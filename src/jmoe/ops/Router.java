@@ -31,8 +31,7 @@ public record Router(
         }
         if (sharedGate != null) {
             boolean usable =
-                    sharedGate.dtype().isFloating()
-                            && sharedGate.dtype() != DType.F64
+                    RouterWeights.isTrained(sharedGate)
                             && sharedGate.rank() == 3
                             && sharedGate.numElements() == sharedGate.dim(2)
                             && sharedGate.dim(2) == weights.hidden();

@@ -7,22 +7,23 @@ import java.util.List;
 /**
  * How a token's logits become experts and weights. They are shaped first, by {@link
  * Kernels#shapeLogits}; the steps of {@link Kernels#route} are: score, select, normalise, multiply
- * by {@code factor}, drop or move what exceeds the capacity. What the logits are made of may be
- * transformed too, by {@link Kernels#router}.
+ * by {@code factor}, drop or move what exceeds the capacity (with {@link Capacity#normaliseAfter}
+ * it is normalised and multiplied only then), multiply by {@link RouteInputs#expertScale}. What the
+ * logits are made of may be transformed too, by {@link Kernels#router}.
  *
- * @param numExperts E: expert ids are 0..E-1; identity experts, if any, have the highest ids
+ * @param numExperts E: expert ids are 0..E-1, those of experts without weights included, if any
  * @param topK K: experts per token
  * @param score how a logit becomes a score
  * @param selection which experts a token gets
  * @param normalisation how the scores of the selected experts become weights
- * @param factor multiplies the weights last (routed scaling factor); finite
+ * @param factor multiplies the normalised weights (routed scaling factor); finite
  * @param weightOnInput true if the weight multiplies the expert's input (Llama 4), false for its
  *     output
  * @param capacity bound on the tokens of an expert, or null
  * @param tokenType which tokens this router serves; {@link #ALL_TOKENS} for every one that is not
  *     absent
  * @param logitTransforms what happens to the logits first, in this order: at most {@link
- *     #MAX_TRANSFORMS}, none with product keys
+ *     #MAX_TRANSFORMS}, none with product keys or a hash
  * @param inputTransforms what happens to a token before the router multiplies it: at most an {@link
  *     InputTransform.Jitter} and then an {@link InputTransform.Cosine}
  */
@@ -176,26 +177,26 @@ public record RouterConfig(
         }
 
         /**
-         * s / max(sum s, min).
+         * s / max(sum s, minSum) (ERNIE 4.5).
          *
-         * @param min lower bound of the divisor; finite, at least 0
+         * @param minSum lower bound of the divisor; finite, at least 0
          */
-        record ClampedSum(double min) implements Normalisation {
+        record ClampedSum(double minSum) implements Normalisation {
             /** Checks the number. */
             public ClampedSum {
-                requireAtLeast0("min", min);
+                requireAtLeast0("minSum", minSum);
             }
         }
 
         /**
-         * s / (sum s^p)^(1/p).
+         * s / (sum s^p)^(1/p) (DBRX).
          *
          * @param p order of the norm; finite, above 0
          */
         record PNorm(double p) implements Normalisation {
             /** Checks the number. */
             public PNorm {
-                require(p > 0 && p < Double.POSITIVE_INFINITY, "p", "a finite number above 0", p);
+                requireAbove0("p", p);
             }
         }
 
@@ -214,16 +215,16 @@ public record RouterConfig(
                     "topK: expected 1 to numExperts=" + numExperts + ", got " + topK);
         }
         require(Double.isFinite(factor), "factor", "a finite number", factor);
-        if (capacity != null && capacity.numDevices() > 0) {
-            boolean divides = numExperts % capacity.numDevices() == 0;
-            String expected = "a divisor of numExperts=" + numExperts;
-            require(divides, "numDevices", expected, capacity.numDevices());
-        }
         SelectionChecks.require(numExperts, topK, score, selection, normalisation, capacity);
         logitTransforms = List.copyOf(logitTransforms);
         TransformChecks.logits(logitTransforms, selection);
         inputTransforms = List.copyOf(inputTransforms);
         TransformChecks.inputs(inputTransforms, selection);
+    }
+
+    static void requireAbove0(String name, double value) {
+        boolean valid = value > 0 && value < Double.POSITIVE_INFINITY;
+        require(valid, name, "a finite number above 0", value);
     }
 
     static void requireAtLeast0(String name, double value) {

@@ -35,31 +35,33 @@ public record RouterWeights(
         @Nullable Tensor hashTable) {
     /** Checks types and shapes against each other. */
     public RouterWeights {
-        boolean usable = weight.dtype().isFloating() && weight.dtype() != DType.F64;
-        if (!usable || weight.rank() != 3 || weight.dim(0) != 1) {
+        if (!isTrained(weight) || weight.rank() != 3 || weight.dim(0) != 1) {
             throw Check.mismatch("weight", "F32, F16 or BF16 [1, numLogits, hidden]", weight);
         }
         if (bias != null) {
             Check.matrix("bias", bias, DType.F32, "one", 1, "numLogits", weight.dim(1));
         }
         if (noiseWeight != null) {
-            boolean floating = noiseWeight.dtype().isFloating() && noiseWeight.dtype() != DType.F64;
-            if (!floating || !Arrays.equals(noiseWeight.shape(), weight.shape())) {
+            if (!isTrained(noiseWeight) || !Arrays.equals(noiseWeight.shape(), weight.shape())) {
                 String shape = Arrays.toString(weight.shape());
                 throw Check.mismatch(
                         "noiseWeight", "F32, F16 or BF16 " + shape + " as weight", noiseWeight);
             }
         }
         if (projection != null) {
-            boolean floating = projection.dtype().isFloating() && projection.dtype() != DType.F64;
             boolean matrix = projection.rank() == 3 && projection.dim(0) == 1;
-            if (!floating || !matrix || projection.dim(1) != weight.dim(2)) {
+            if (!isTrained(projection) || !matrix || projection.dim(1) != weight.dim(2)) {
                 throw Check.mismatch(
                         "projection",
                         "F32, F16 or BF16 [1, " + weight.dim(2) + " as inputs of weight, hidden]",
                         projection);
             }
         }
+    }
+
+    /** Whether a tensor has one of the types that routers are trained in. */
+    static boolean isTrained(Tensor weight) {
+        return weight.dtype().isFloating() && weight.dtype() != DType.F64;
     }
 
     /** H, of the tokens that are routed. */

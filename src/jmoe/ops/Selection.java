@@ -5,9 +5,10 @@ import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Scope;
 
 /**
- * Which experts a token gets. Candidates are ordered by score plus selection bias; without a bias
- * by logit, which gives the same order and cannot saturate (not where groups are judged by a sum of
- * scores). Of equal candidates the lower id wins, and NaN is below every number.
+ * Which experts a token gets. Candidates are ordered by score plus selection bias, each rounded to
+ * F32 as models compute them; without a bias by logit, which gives the same order and cannot
+ * saturate (not where groups are judged by a sum of scores, which is rounded to F32 too). Of equal
+ * candidates the lower id wins, and NaN is below every number.
  *
  * <p>NaN logits count as absent, so that a NaN is only selected where fewer than K numbers are
  * left. A softmax whose largest logit is infinite stands for its limit here: equal scores for all
@@ -20,8 +21,8 @@ public sealed interface Selection {
     record TopK() implements Selection {}
 
     /**
-     * The K best within the best groups of consecutive experts (DeepSeek-V2 and V3), of which there
-     * are at least K: an expert of a group that is out is never selected.
+     * The K best experts of the best groups of consecutive experts (DeepSeek-V2 and V3). These
+     * groups have at least K; experts of the others are never selected.
      *
      * @param numGroups groups; divides E
      * @param topGroups groups that stay
@@ -31,8 +32,9 @@ public sealed interface Selection {
 
     /**
      * Two argmaxes; the weight of each is a softmax over the experts within {@code 2 jitter} of the
-     * maximum, relative to max(|z|, maximum) (Phi-3.5-MoE). Score, normalisation and selection bias
-     * do not apply, and a capacity is not possible.
+     * maximum, relative to max(|z|, maximum) (Phi-3.5-MoE; Liu et al. 2024, "GRIN:
+     * Gradient-informed MoE"). Score, normalisation and selection bias do not apply, and a capacity
+     * is not possible.
      *
      * @param jitter half the relative width of the band; finite, at least 0
      */
@@ -44,9 +46,10 @@ public sealed interface Selection {
     }
 
     /**
-     * Expert i n + j has the logit a_i + b_j (Doge). The logits are [tokens, 2n] in memory, read as
-     * [2, tokens, n] as the original does, so a token's logits depend on the number of tokens. A
-     * selection bias has E entries and is added to the score of the sum.
+     * Expert i n + j has the logit a_i + b_j (Lample et al. 2019, "Large memory layers with product
+     * keys"; PEER, He 2024; Doge). The logits are [tokens, 2n] in memory, read as [2, tokens, n] as
+     * Doge does, so a token's logits depend on the number of tokens. A selection bias has E entries
+     * and is added to the score of the sum.
      *
      * @param numKeys n, at least 1; E = n^2
      */
@@ -59,7 +62,8 @@ public sealed interface Selection {
 
     /**
      * The best of each group of consecutive experts: slot g holds the choice of group g (MoGE of
-     * Pangu Pro; the prototypes of M6-T). NaN is only selected where a group has no number.
+     * Pangu Pro MoE, Tang et al. 2025; the prototypes of M6-T, Yang et al. 2021). NaN is only
+     * selected where a group has no number.
      *
      * @param numGroups groups; divides E and is K
      * @param scope what a softmax runs over
@@ -68,30 +72,31 @@ public sealed interface Selection {
 
     /**
      * The shortest run of experts, by falling candidate, whose scores sum to at least p
-     * (Dynamic_MoE, Huang 2024): the expert that reaches p is the last. At least {@code min} and at
-     * most K, all K where the sum stays below p. The scores of the run are normalised among
-     * themselves; published are softmax scores as they are. NaN logits only fill up to {@code min}.
+     * (Dynamic_MoE, Huang et al. 2024, "Harder tasks need more experts"): the expert that reaches p
+     * is the last. At least {@code minExperts} and at most K, all K where the sum stays below p.
+     * The scores of the run are normalised among themselves; published are softmax scores as they
+     * are. NaN logits only fill up to {@code minExperts}.
      *
      * @param p what the scores sum to; finite, above 0
-     * @param min fewest experts, 1 to K
+     * @param minExperts 1 to K
      */
-    record TopP(double p, int min) implements Selection {
+    record TopP(double p, int minExperts) implements Selection {
         /** Checks the number. */
         public TopP {
-            RouterConfig.require(
-                    p > 0 && p < Double.POSITIVE_INFINITY, "p", "a finite number above 0", p);
+            RouterConfig.requireAbove0("p", p);
         }
     }
 
     /**
-     * The k best with k = min(K, max(min, ceil(alpha H))), where H, in nats, is the entropy of the
-     * softmax over all logits that are numbers, whatever the score: the less certain the router,
-     * the more experts.
+     * The k best with {@code k = min(K, max(minExperts, ceil(alpha H - 1e-9)))}, where H, in nats,
+     * is the entropy of the softmax over all logits that are numbers, whatever the score: the less
+     * certain the router, the more experts. Without the 1e-9 an error of rounding could add one.
+     * The form of a survey; no paper of its own is known.
      *
      * @param alpha experts per nat; finite, at least 0
-     * @param min fewest experts, 1 to K
+     * @param minExperts 1 to K
      */
-    record EntropyK(double alpha, int min) implements Selection {
+    record EntropyK(double alpha, int minExperts) implements Selection {
         /** Checks the number. */
         public EntropyK {
             RouterConfig.requireAtLeast0("alpha", alpha);
@@ -118,7 +123,8 @@ public sealed interface Selection {
     /**
      * By the token's id alone (Hash Layers, Roller 2021): there are no logits. With {@link
      * RouteInputs#hashTable} the experts are those of the id's row, where what is not an expert
-     * leaves its slot empty; an id outside the table, or a negative one, has no expert.
+     * leaves its slot empty, and an expert that stands there twice gets two slots; an id outside
+     * the table, or a negative one, has no expert.
      *
      * <p>Without a table the k-th choice is h(id + k 0x9e3779b9) mod E, or the next expert behind
      * it, cyclically, that is not chosen yet, where h is the finaliser of MurmurHash3 in 32 bits: x
@@ -132,9 +138,9 @@ public sealed interface Selection {
 
     /**
      * Each expert takes the C tokens that score best with it, {@code C = floor(capacityFactor T /
-     * E)}, at least {@code min} and at most T, which counts the tokens that the router serves (Zhou
-     * et al. 2022, "Mixture-of-Experts with Expert Choice Routing"; with sigmoid scores MoMa, Lin
-     * et al. 2024).
+     * E)}, at least {@code minTokens} and at most T, which counts the tokens that the router serves
+     * (Zhou et al. 2022, "Mixture-of-Experts with Expert Choice Routing"; with sigmoid scores MoMa,
+     * Lin et al. 2024).
      *
      * <p>In Mesh TensorFlow ({@code _expert_selection_gating}) the softmax of an expert runs over
      * the tokens, C is at least 4, and a token's weights are divided by the number of its experts:
@@ -147,16 +153,14 @@ public sealed interface Selection {
      * possible.
      *
      * @param capacityFactor experts per token on average; finite, above 0
-     * @param min fewest tokens of an expert, if there are so many; at least 1
+     * @param minTokens fewest tokens of an expert, if there are so many; at least 1
      * @param scope what a softmax runs over: {@link Scope#GLOBAL} or {@link Scope#TOKENS}
      */
-    record ExpertChoice(double capacityFactor, int min, Scope scope) implements Selection {
+    record ExpertChoice(double capacityFactor, int minTokens, Scope scope) implements Selection {
         /** Checks the numbers. */
         public ExpertChoice {
-            boolean valid = capacityFactor > 0 && capacityFactor < Double.POSITIVE_INFINITY;
-            RouterConfig.require(
-                    valid, "capacityFactor", "a finite number above 0", capacityFactor);
-            RouterConfig.require(min >= 1, "min", "at least 1", min);
+            RouterConfig.requireAbove0("capacityFactor", capacityFactor);
+            RouterConfig.require(minTokens >= 1, "minTokens", "at least 1", minTokens);
             RouterConfig.require(scope != Scope.LOCAL, "scope", "GLOBAL or TOKENS", scope);
         }
 
@@ -178,7 +182,7 @@ public sealed interface Selection {
          */
         public int tokensPerExpert(int tokens, int numExperts) {
             double share = Math.floor(capacityFactor * tokens / numExperts);
-            return (int) Math.min(Math.max(share, min), tokens);
+            return (int) Math.min(Math.max(share, minTokens), tokens);
         }
     }
 

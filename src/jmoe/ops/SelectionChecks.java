@@ -56,8 +56,8 @@ final class SelectionChecks {
                         "SOFTMAX with scope LOCAL",
                         score);
             }
-            case Selection.TopP p -> atMost(p.min(), topK);
-            case Selection.EntropyK e -> atMost(e.min(), topK);
+            case Selection.TopP p -> atMost(p.minExperts(), topK);
+            case Selection.EntropyK e -> atMost(e.minExperts(), topK);
             case Selection.TwoLevel t -> {
                 twoLevel(t, numExperts, topK);
                 twoLevel(score, normalisation, capacity);
@@ -134,7 +134,7 @@ final class SelectionChecks {
     }
 
     private static void atMost(int min, int topK) {
-        RouterConfig.require(min >= 1 && min <= topK, "min", "1 to topK=" + topK, min);
+        RouterConfig.require(min >= 1 && min <= topK, "minExperts", "1 to topK=" + topK, min);
     }
 
     private static void limited(Selection.GroupLimited g, int numExperts, int topK) {

@@ -17,6 +17,11 @@ final class TransformChecks {
                 "logitTransforms",
                 "none with product keys, whose experts have no logits of their own",
                 transforms);
+        RouterConfig.require(
+                transforms.isEmpty() || !(selection instanceof Selection.Hash),
+                "logitTransforms",
+                "none with a hash, which has no logits",
+                transforms);
         int learned = 0;
         for (LogitTransform transform : transforms) {
             learned += transform instanceof LogitTransform.LearnedNoise ? 1 : 0;

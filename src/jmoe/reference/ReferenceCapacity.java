@@ -60,7 +60,7 @@ final class ReferenceCapacity {
         for (int slot : order) {
             waits[slot] = asks[slot] && !enter(id(slot));
         }
-        for (int round = 1; round <= capacity.overflow().rounds(); round++) {
+        for (int round = 1; round <= capacity.overflow().rounds(config.numExperts()); round++) {
             for (int slot : order) {
                 if (waits[slot]) {
                     waits[slot] = !move(slot, round, ranked);
@@ -139,7 +139,7 @@ final class ReferenceCapacity {
             boolean plain = capacity.normaliseAfter();
             double divisor = plain ? ReferenceRouter.divisor(config.normalisation(), w) : 1;
             for (int k = 0; k < topK; k++) {
-                all[token * topK + k] = w[k] / divisor * (plain ? config.factor() : 1);
+                all[token * topK + k] = (float) (w[k] / divisor * (plain ? config.factor() : 1));
             }
         }
         return all;

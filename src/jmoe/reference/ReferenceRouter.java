@@ -65,7 +65,7 @@ final class ReferenceRouter {
         for (int token = 0; token < tokens; token++) {
             if (served[token]) {
                 router.routeToken(logits, token, tokens, chosen[token]);
-                bestScores[token] = router.bestScore();
+                bestScores[token] = (float) router.bestScore();
                 weights[token] = router.weights.clone();
             }
             for (int k = 0; k < topK; k++) {
@@ -141,8 +141,8 @@ final class ReferenceRouter {
         Tensor bias = inputs.selectionBias();
         boolean byLogit = bias == null && !config.judgesGroupsBySum();
         for (int e = 0; e < logits.length; e++) {
-            candidates[e] =
-                    byLogit ? logits[e] : scores[e] + (bias == null ? 0 : bias.getDouble(e));
+            float added = bias == null ? 0 : bias.getFloat(e);
+            candidates[e] = byLogit ? logits[e] : (float) scores[e] + added;
         }
         selection.select();
         weigh();
@@ -303,7 +303,7 @@ final class ReferenceRouter {
         return switch (normalisation) {
             case Normalisation.None none -> 1;
             case Normalisation.Sum n -> sum + n.epsilon();
-            case Normalisation.ClampedSum n -> Math.max(sum, n.min());
+            case Normalisation.ClampedSum n -> Math.max(sum, n.minSum());
             case Normalisation.PNorm n -> {
                 double powers = 0;
                 for (double value : s) {

@@ -47,10 +47,10 @@ final class ReferenceSelection {
                     ids[g] = takeBest(candidates, free, g * width, (g + 1) * width);
                 }
             }
-            case Selection.TopP topP -> takeUntil(topP.p(), topP.min());
+            case Selection.TopP topP -> takeUntil(topP.p(), topP.minExperts());
             case Selection.EntropyK entropyK -> {
-                double wanted = Math.ceil(entropyK.alpha() * entropy());
-                takeBest((int) Math.min(ids.length, Math.max(entropyK.min(), wanted)));
+                double wanted = Math.ceil(entropyK.alpha() * entropy() - 1e-9);
+                takeBest((int) Math.min(ids.length, Math.max(entropyK.minExperts(), wanted)));
             }
             case Selection.TwoLevel two -> takeInGroups(two);
             default -> takeBest(ids.length);
@@ -99,6 +99,7 @@ final class ReferenceSelection {
                     judged[g] += candidates[best];
                 }
             }
+            judged[g] = config.judgesGroupsBySum() ? (float) judged[g] : judged[g];
         }
         for (int k = 0; k < limited.topGroups(); k++) {
             int g = takeBest(judged, left, 0, left.length);
@@ -149,7 +150,7 @@ final class ReferenceSelection {
         double[] judged = new double[two.numGroups()];
         boolean[] left = new boolean[two.numGroups()];
         for (int g = 0; g < judged.length; g++) {
-            judged[g] = sumOfNumbers(candidates, free, g * width, (g + 1) * width);
+            judged[g] = (float) sumOfNumbers(candidates, free, g * width, (g + 1) * width);
             for (int e = g * width; e < (g + 1) * width; e++) {
                 left[g] |= free[e];
             }

@@ -264,9 +264,18 @@ public record RouterBatch(
      * @param to out, [numExperts]
      */
     public void probabilities(long token, double[] to) {
+        probabilities(logits, token, to);
+    }
+
+    /** The same before noise was added. */
+    void cleanProbabilities(long token, double[] to) {
+        probabilities(noise == null ? logits : noise.cleanLogits, token, to);
+    }
+
+    private void probabilities(Tensor from, long token, double[] to) {
         double max = Double.NEGATIVE_INFINITY;
         for (int e = 0; e < to.length; e++) {
-            to[e] = logits.getDouble(token * to.length + e);
+            to[e] = from.getDouble(token * to.length + e);
             max = Math.max(max, to[e]);
         }
         double sum = 0;

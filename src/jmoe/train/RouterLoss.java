@@ -26,7 +26,7 @@ public sealed interface RouterLoss {
     double value(RouterBatch batch);
 
     /** What the slots of an expert are divided by; sources differ. */
-    enum Fraction {
+    enum LoadShare {
         /** f = c / T, so that the f add up to K (Switch; transformers for every K). */
         OF_TOKENS,
         /** f = c / (K T), so that they add up to 1 (DeepSeek, Megatron). */
@@ -42,16 +42,15 @@ public sealed interface RouterLoss {
     }
 
     /**
-     * {@code coefficient E sum_e f_e P_e}: least, with {@link Fraction#OF_SLOTS} exactly the
+     * {@code coefficient E sum_e f_e P_e}: least, with {@link LoadShare#OF_SLOTS} exactly the
      * coefficient, if all experts have the same load.
      *
      * @param coefficient times the loss
      * @param counted which slots make f: all (Switch), the first choices (GShard), or those that
      *     were kept (fastmoe)
-     * @param fraction what f is a fraction of; with the first choices there is one slot per token
+     * @param share what f is a share of; with the first choices there is one slot per token
      */
-    record LoadBalance(double coefficient, Counted counted, Fraction fraction)
-            implements RouterLoss {
+    record LoadBalance(double coefficient, Counted counted, LoadShare share) implements RouterLoss {
         /**
          * Fedus et al. 2021, as published for K = 1.
          *
@@ -59,7 +58,7 @@ public sealed interface RouterLoss {
          * @return the loss
          */
         public static LoadBalance ofSwitch(double coefficient) {
-            return new LoadBalance(coefficient, Counted.ALL, Fraction.OF_TOKENS);
+            return new LoadBalance(coefficient, Counted.ALL, LoadShare.OF_TOKENS);
         }
 
         /**
@@ -69,13 +68,13 @@ public sealed interface RouterLoss {
          * @return the loss
          */
         public static LoadBalance ofGShard(double coefficient) {
-            return new LoadBalance(coefficient, Counted.FIRST, Fraction.OF_TOKENS);
+            return new LoadBalance(coefficient, Counted.FIRST, LoadShare.OF_TOKENS);
         }
 
         @Override
         public double value(RouterBatch batch) {
             long[] counts = batch.counts(counted);
-            boolean ofTokens = fraction == Fraction.OF_TOKENS || counted == Counted.FIRST;
+            boolean ofTokens = share == LoadShare.OF_TOKENS || counted == Counted.FIRST;
             long of = ofTokens ? batch.numServed() : batch.numSlots(0, batch.routing().tokens());
             return coefficient * balance(counts, (double) of, batch.meanProbabilities());
         }
@@ -83,8 +82,8 @@ public sealed interface RouterLoss {
 
     /**
      * GShard's loss for second choices: {@code coefficient E sum_e f_e P_e}, with f of the second
-     * choices alone and P of the distributions without their first choice (Mesh TensorFlow, where
-     * the coefficient is half that of the first).
+     * choices alone and P of the distributions without their first choice, divided by what is left
+     * plus 1e-9 (Mesh TensorFlow, where the coefficient is half that of the first).
      *
      * @param coefficient times the loss
      */
@@ -109,7 +108,7 @@ public sealed interface RouterLoss {
                 counts[second]++;
                 batch.probabilities(token, rest);
                 rest[first] = 0;
-                double sum = Arrays.stream(rest).sum();
+                double sum = Arrays.stream(rest).sum() + 1e-9;
                 for (int e = 0; e < rest.length; e++) {
                     mean[e] += rest[e] / sum / served;
                 }
@@ -119,8 +118,8 @@ public sealed interface RouterLoss {
     }
 
     /**
-     * {@link LoadBalance} of each sequence by itself, with {@link Fraction#OF_SLOTS}; the mean over
-     * sequences with a token (DeepSeek-V3).
+     * {@link LoadBalance} of each sequence by itself, with {@link LoadShare#OF_SLOTS}; the mean
+     * over sequences with a token (DeepSeek-V3).
      *
      * @param coefficient 0.0001 there
      */
@@ -220,26 +219,44 @@ public sealed interface RouterLoss {
         }
     }
 
+    /** What the importance of an expert is the sum of; sources differ. */
+    enum Importance {
+        /** The weights of its slots (Shazeer 2017). */
+        WEIGHTS,
+        /** Its probabilities before noise, of all tokens, whether they selected it (V-MoE). */
+        PROBABILITIES
+    }
+
     /**
-     * {@code coefficient CV^2(I)}, where I_e is the sum of the weights of the slots of an expert
-     * (Shazeer et al. 2017).
+     * {@code coefficient CV^2(I)} of the importance of experts.
      *
-     * @param coefficient 0.1 there, 0.005 in V-MoE
+     * @param coefficient 0.1 in Shazeer et al. 2017, 0.005 in V-MoE
      * @param variance its form
+     * @param importance what it is the sum of
      */
-    record ImportanceVariation(double coefficient, Variance variance) implements RouterLoss {
+    record ImportanceVariation(double coefficient, Variance variance, Importance importance)
+            implements RouterLoss {
         @Override
         public double value(RouterBatch batch) {
-            double[] importance = new double[batch.numExperts()];
+            double[] sums = new double[batch.numExperts()];
+            double[] own = new double[batch.numExperts()];
             for (long token = 0; token < batch.routing().tokens(); token++) {
-                for (int k = 0; k < batch.config().topK(); k++) {
+                if (importance == Importance.PROBABILITIES && batch.serves(token)) {
+                    batch.cleanProbabilities(token, own);
+                    for (int e = 0; e < sums.length; e++) {
+                        sums[e] += own[e];
+                    }
+                }
+                for (int k = 0;
+                        importance == Importance.WEIGHTS && k < batch.config().topK();
+                        k++) {
                     int id = batch.id(token, k);
                     if (id >= 0) {
-                        importance[id] += batch.weight(token, k);
+                        sums[id] += batch.weight(token, k);
                     }
                 }
             }
-            return coefficient * squaredVariation(importance, variance);
+            return coefficient * squaredVariation(sums, variance);
         }
     }
 

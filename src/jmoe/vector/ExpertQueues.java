@@ -105,19 +105,19 @@ final class ExpertQueues {
         }
     }
 
-    /** The weights that slots have if nothing is dropped. */
+    /** The weights that slots have if nothing is dropped, as F32. */
     private double[] weights(Route.Batch batch, double[] slotScores) {
-        if (!batch.capacity().normaliseAfter()) {
-            return slotScores;
-        }
         int slots = batch.slots();
         int topK = batch.config().topK();
         if (slotWeights.length < slots) {
             slotWeights = new double[slots];
         }
         System.arraycopy(slotScores, 0, slotWeights, 0, slots);
-        for (int from = 0; from < slots; from += topK) {
+        for (int from = 0; batch.capacity().normaliseAfter() && from < slots; from += topK) {
             TokenRouter.normalise(batch.config(), slotWeights, from);
+        }
+        for (int slot = 0; slot < slots; slot++) {
+            slotWeights[slot] = (float) slotWeights[slot];
         }
         return slotWeights;
     }
@@ -158,7 +158,7 @@ final class ExpertQueues {
             Route.Batch batch, double[] slotScores, int @Nullable [] ranked, int numRanked) {
         Overflow overflow = batch.capacity().overflow();
         int topK = batch.config().topK();
-        int rounds = overflow.rounds();
+        int rounds = overflow.rounds(batch.config().numExperts());
         if (overflow instanceof Overflow.NextChoice) {
             rounds = Math.min(rounds, Math.max(0, numRanked - topK));
         }

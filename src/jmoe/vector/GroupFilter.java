@@ -49,6 +49,6 @@ final class GroupFilter {
         }
         pair.drain(pairIds);
         double best = candidates[pairIds[0]];
-        return byTwoBest ? best + candidates[pairIds[1]] : best;
+        return byTwoBest ? (float) (best + candidates[pairIds[1]]) : best;
     }
 }

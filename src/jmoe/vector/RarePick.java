@@ -87,10 +87,10 @@ final class RarePick {
                     ids[g] = memberIds[0];
                 }
             }
-            case Selection.TopP p -> takeUntil(p.p(), p.min(), ids);
+            case Selection.TopP p -> takeUntil(p.p(), p.minExperts(), ids);
             case Selection.EntropyK e -> {
-                double wanted = Math.ceil(e.alpha() * entropy());
-                int count = (int) Math.min(ids.length, Math.max(e.min(), wanted));
+                double wanted = Math.ceil(e.alpha() * entropy() - 1e-9);
+                int count = (int) Math.min(ids.length, Math.max(e.minExperts(), wanted));
                 rankAll();
                 System.arraycopy(topIds, 0, ids, 0, count);
             }
@@ -138,7 +138,7 @@ final class RarePick {
                     judged += id < 0 ? 0 : candidates[id];
                 }
             }
-            groups.offer(judged, g);
+            groups.offer((float) judged, g);
         }
         groups.drain(groupIds);
     }

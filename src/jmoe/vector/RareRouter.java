@@ -78,7 +78,8 @@ final class RareRouter {
             score();
         }
         for (int e = 0; e < numExperts; e++) {
-            candidates[e] = byLogit ? logits[e] : scores[e] + (bias == null ? 0 : bias.getFloat(e));
+            float added = bias == null ? 0 : bias.getFloat(e);
+            candidates[e] = byLogit ? logits[e] : (float) scores[e] + added;
         }
         pick.select(ids);
         weigh();

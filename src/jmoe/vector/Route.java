@@ -239,7 +239,7 @@ final class Route {
                     TokenRouter router = router(routers, worker, batch.config);
                     for (int token = (int) from; token < to; token++) {
                         routeToken(router, batch, token);
-                        bestScores[token] = batch.serves(token) ? router.bestScore() : 0;
+                        bestScores[token] = batch.serves(token) ? (float) router.bestScore() : 0;
                         System.arraycopy(router.weights, 0, slotScores, token * topK, topK);
                     }
                 });

@@ -21,7 +21,7 @@ final class ShapeLogits {
         LogitShaping[] shapings = new LogitShaping[workers.count()];
         workers.run(
                 logits.dim(0),
-                Math.max(1, GRAIN_LOGITS / config.numLogits()),
+                Math.max(1, GRAIN_LOGITS / Math.max(1, config.numLogits())),
                 (worker, from, to) -> {
                     LogitShaping own = shapings[worker];
                     if (own == null) {

@@ -11,10 +11,9 @@ import org.jspecify.annotations.Nullable;
 import java.util.Arrays;
 
 /**
- * The rules of {@link RouterConfig} for one token at a time, in double: selection must not depend
- * on how a score is rounded. {@code Math.exp} and {@code Math.pow} may be used because the JVM's
- * interpreter and compilers call the same routine for them. Owned by one worker; its arrays are
- * reused.
+ * The rules of {@link RouterConfig} for one token at a time, in double. {@code Math.exp} and {@code
+ * Math.pow} may be used because the JVM's interpreter and compilers call the same routine for them.
+ * Owned by one worker; its arrays are reused.
  */
 final class TokenRouter {
     /** Results of the last token: ids by falling candidate, and their weights. */
@@ -220,7 +219,8 @@ final class TokenRouter {
             scoreAll(softmax);
         }
         for (int e = 0; e < candidates.length; e++) {
-            candidates[e] = byLogit ? logits[e] : scores[e] + (bias == null ? 0 : bias.getFloat(e));
+            float added = bias == null ? 0 : bias.getFloat(e);
+            candidates[e] = byLogit ? logits[e] : (float) scores[e] + added;
         }
         top.clear();
         if (groups != null) {
@@ -333,7 +333,7 @@ final class TokenRouter {
         return switch (normalisation) {
             case Normalisation.None none -> 1;
             case Normalisation.Sum n -> sum + n.epsilon();
-            case Normalisation.ClampedSum n -> Math.max(sum, n.min());
+            case Normalisation.ClampedSum n -> Math.max(sum, n.minSum());
             case Normalisation.PNorm n -> {
                 double powers = 0;
                 for (int k = from; k < to; k++) {

@@ -189,6 +189,17 @@ final class RouteCommandTest {
         assertThat(slots).isBetween(preset.startsWith("moma") ? 32L : 40L * topK, 40L * topK);
     }
 
+    /** Tokens that no expert chose are there all the same. */
+    @Test
+    void route_byExpertsCountsEveryToken() {
+        JsonNode json = jmoe("route", "--preset", "moma-1.4b", "--tokens", 40, "--json").json();
+        long tokens = 0;
+        for (JsonNode load : json.get("load")) {
+            tokens += load.get("tokens").asLong();
+        }
+        assertThat(tokens).isEqualTo(40);
+    }
+
     @Test
     void route_ofNeuronsSaysWhatToTake() {
         jmoe("route", "--preset", "PEER-1m")

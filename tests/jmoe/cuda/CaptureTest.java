@@ -166,8 +166,8 @@ final class CaptureTest {
     void capture_ofACapacity_keepsItsScratch() {
         Capacity capacity =
                 new Capacity(new CapacityLimit.Tokens(3), Priority.WEIGHT, true)
-                        .with(new Capacity.RandomRouting(0.5, 3))
-                        .with(new Capacity.Overflow.NextChoice(2));
+                        .withRandomRouting(new Capacity.RandomRouting(0.5, 3))
+                        .withOverflow(new Capacity.Overflow.NextChoice(2));
         RouterConfig free = RouterConfig.softmaxTopK(8, 2, true);
         RouterConfig config =
                 new RouterConfig(

@@ -26,6 +26,9 @@ final class RaceTest {
     /** As many as the smallest machine that this is meant for has cores. */
     private static final int JVMS = 2;
 
+    /** Several times what it takes where other tests run beside it: only what hangs is ended. */
+    private static final long MINUTES = 60;
+
     @TempDir private Path folder;
 
     @Test
@@ -45,7 +48,7 @@ final class RaceTest {
             processes.add(start(driver, share, output(i)));
         }
         for (int i = 0; i < JVMS; i++) {
-            boolean ended = processes.get(i).waitFor(25, TimeUnit.MINUTES);
+            boolean ended = processes.get(i).waitFor(MINUTES, TimeUnit.MINUTES);
             processes.get(i).destroyForcibly();
             String output = Files.readString(output(i));
             assertThat(ended).as("a JVM ends; it wrote: %s", output).isTrue();

@@ -1,6 +1,7 @@
 package jmoe.ops;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.within;
 
 import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 
@@ -240,6 +241,31 @@ interface BatchRouteContract extends Contract {
                 assertThat(bytes(got.topkWeights())).isEqualTo(bytes(want.topkWeights()));
                 assertThat(bytes(got.slotToRow())).isEqualTo(bytes(want.slotToRow()));
                 assertThat(bytes(got.expertOffsets())).isEqualTo(bytes(want.expertOffsets()));
+            }
+        }
+    }
+
+    @Test
+    default void route_byBatch_scalesExpertsLast() {
+        for (Selection rule : RULES) {
+            int topK = rule instanceof Selection.BalancedAssignment ? 1 : 3;
+            int[] size = {19, 5, topK};
+            RouterConfig config = config(size, Score.SIGMOID, rule, new Normalisation.Sum(0));
+            try (Arena arena = Arena.ofConfined()) {
+                Batch batch = new Batch(arena, config, 19, Logits.NORMAL, 1);
+                Routing plain = route(batch);
+                Tensor scale = Cases.normal(arena, DType.F32, 3, 5);
+                Routing scaled = Routing.allocate(arena, 19, topK, 5);
+                RouteInputs inputs = batch.inputs.withExpertScale(scale);
+                backend().route(batch.logits, config, inputs, scaled);
+                assertThat(bytes(scaled.topkIds())).isEqualTo(bytes(plain.topkIds()));
+                for (int slot = 0; slot < 19 * topK; slot++) {
+                    int id = plain.topkIds().getInt(slot);
+                    double by = id < 0 ? 0 : scale.getDouble(id);
+                    double want = plain.topkWeights().getDouble(slot) * by;
+                    assertThat(scaled.topkWeights().getDouble(slot))
+                            .isCloseTo(want, within(2e-7 * Math.abs(want)));
+                }
             }
         }
     }

@@ -35,28 +35,31 @@ interface CapacityContract extends RouteContract {
         return List.of(
                 new Capacity(half, Priority.WEIGHT, false),
                 new Capacity(even, Priority.WEIGHT, true),
-                new Capacity(even, Priority.POSITION, false).with(paper),
-                new Capacity(half, Priority.PROBABILITY, true).with(mesh),
-                new Capacity(two, Priority.WEIGHT, true).with(paper),
+                new Capacity(even, Priority.POSITION, false).withRandomRouting(paper),
+                new Capacity(half, Priority.PROBABILITY, true).withRandomRouting(mesh),
+                new Capacity(two, Priority.WEIGHT, true).withRandomRouting(paper),
                 new Capacity(even, Priority.WEIGHT, false).perDevice(2),
                 new Capacity(half, Priority.POSITION, true).perDevice(1),
-                new Capacity(two, Priority.POSITION, false).with(new Overflow.Ring(3)),
-                new Capacity(half, Priority.WEIGHT, true).with(new Overflow.Ring(40)),
+                new Capacity(two, Priority.POSITION, false).withOverflow(new Overflow.Ring(3)),
+                new Capacity(half, Priority.WEIGHT, true).withOverflow(new Overflow.Ring(40)),
                 new Capacity(even, Priority.PROBABILITY, true)
-                        .with(mesh)
-                        .with(new Overflow.Ring(1))
+                        .withRandomRouting(mesh)
+                        .withOverflow(new Overflow.Ring(1))
                         .perDevice(2),
-                new Capacity(two, Priority.POSITION, false).with(new Overflow.NextChoice(3)),
-                new Capacity(grown, Priority.PROBABILITY, true).with(new Overflow.NextChoice(1)),
-                new Capacity(half, Priority.WEIGHT, false).with(new Overflow.NextChoice(30)),
+                new Capacity(two, Priority.POSITION, false)
+                        .withOverflow(new Overflow.NextChoice(3)),
+                new Capacity(grown, Priority.PROBABILITY, true)
+                        .withOverflow(new Overflow.NextChoice(1)),
+                new Capacity(half, Priority.WEIGHT, false)
+                        .withOverflow(new Overflow.NextChoice(30)),
                 new Capacity(grown, Priority.WEIGHT, true)
-                        .with(paper)
-                        .with(new Overflow.NextChoice(5))
+                        .withRandomRouting(paper)
+                        .withOverflow(new Overflow.NextChoice(5))
                         .perDevice(2),
                 new Capacity(new CapacityLimit.Tokens(0), Priority.WEIGHT, true)
-                        .with(new Overflow.NextChoice(2)),
+                        .withOverflow(new Overflow.NextChoice(2)),
                 new Capacity(new CapacityLimit.Tokens(99), Priority.WEIGHT, false)
-                        .with(new Overflow.Ring(2)));
+                        .withOverflow(new Overflow.Ring(2)));
     }
 
     @Tag("broad")
@@ -102,7 +105,8 @@ interface CapacityContract extends RouteContract {
                 new Overflow[] {
                     new Overflow.Drop(), new Overflow.Ring(2), new Overflow.NextChoice(2)
                 }) {
-            Capacity capacity = new Capacity(tight, Priority.POSITION, false).with(overflow);
+            Capacity capacity =
+                    new Capacity(tight, Priority.POSITION, false).withOverflow(overflow);
             RouterConfig config =
                     rule(8, 2, Score.SOFTMAX, best, new Normalisation.Sum(0), capacity);
             route(config, 700, Logits.NORMAL, null, null);
@@ -164,6 +168,16 @@ interface CapacityContract extends RouteContract {
         assertThat(taken(two, 2, z)).containsExactly(1, -1, 1, -1, 0, -1, 0, 2);
     }
 
+    /** Scores that are the same F32 queue by position, though one is larger in double. */
+    @Test
+    default void route_queuesByScoresAsF32() {
+        double[][] z = {{20, -9}, {25, -9}};
+        for (Priority priority : List.of(Priority.PROBABILITY, Priority.WEIGHT)) {
+            Capacity one = new Capacity(new CapacityLimit.Tokens(1), priority, false);
+            assertThat(taken(one, 1, z)).containsExactly(0, -1);
+        }
+    }
+
     /** Devices hold experts 0, 1 and 2, 3: three slots want the first, two the second. */
     @Test
     default void route_perDevice_dropsTheLowestOfAllItsExperts() {
@@ -185,10 +199,12 @@ interface CapacityContract extends RouteContract {
         }
         CapacityLimit one = new CapacityLimit.Tokens(1);
         Capacity capacity = new Capacity(one, Priority.POSITION, false);
-        Capacity two = capacity.with(new Overflow.Ring(2));
+        Capacity two = capacity.withOverflow(new Overflow.Ring(2));
         assertThat(taken(two, 1, z)).containsExactly(0, 1, 4, -1, -1, -1);
-        Capacity all = capacity.with(new Overflow.Ring(9));
-        assertThat(taken(all, 1, z)).containsExactly(0, 1, 4, 2, 3, -1);
+        for (int tries : new int[] {4, 9, Integer.MAX_VALUE}) {
+            Capacity all = capacity.withOverflow(new Overflow.Ring(tries));
+            assertThat(taken(all, 1, z)).containsExactly(0, 1, 4, 2, 3, -1);
+        }
     }
 
     /**
@@ -200,10 +216,12 @@ interface CapacityContract extends RouteContract {
         double[][] z = {{9, 1, 0, 0}, {9, 8, 7, -9}, {1, 9, 0, 0}, {9, -9, 7, 8}};
         CapacityLimit one = new CapacityLimit.Tokens(1);
         Capacity capacity = new Capacity(one, Priority.POSITION, false);
-        Capacity once = capacity.with(new Overflow.NextChoice(1));
+        Capacity once = capacity.withOverflow(new Overflow.NextChoice(1));
         assertThat(taken(once, 1, z)).containsExactly(0, -1, 1, 3);
-        Capacity twice = capacity.with(new Overflow.NextChoice(2));
-        assertThat(taken(twice, 1, z)).containsExactly(0, 2, 1, 3);
+        for (int tries : new int[] {2, Integer.MAX_VALUE}) {
+            Capacity twice = capacity.withOverflow(new Overflow.NextChoice(tries));
+            assertThat(taken(twice, 1, z)).containsExactly(0, 2, 1, 3);
+        }
     }
 
     /** Experts that are not active are as if their logits were NaN, which are not asked. */
@@ -216,7 +234,7 @@ interface CapacityContract extends RouteContract {
             for (int every : new int[] {2, 3, 5}) {
                 Capacity next =
                         new Capacity(new CapacityLimit.Tokens(2), Priority.WEIGHT, false)
-                                .with(new Overflow.NextChoice(8));
+                                .withOverflow(new Overflow.NextChoice(8));
                 overflowAmong(
                         every,
                         rule(12, 2, Score.SIGMOID, selection, new Normalisation.Sum(0), next));
@@ -229,7 +247,7 @@ interface CapacityContract extends RouteContract {
         try (Arena arena = Arena.ofConfined()) {
             Capacity ring =
                     new Capacity(new CapacityLimit.Tokens(1), Priority.POSITION, false)
-                            .with(new Overflow.Ring(2));
+                            .withOverflow(new Overflow.Ring(2));
             RouterConfig config =
                     rule(4, 2, Score.SIGMOID, new Selection.TopK(), new Normalisation.None(), ring);
             Tensor logits = Tensor.allocate(arena, DType.F32, 3, 4);
@@ -278,7 +296,7 @@ interface CapacityContract extends RouteContract {
         try (Arena arena = Arena.ofConfined()) {
             Capacity one =
                     new Capacity(new CapacityLimit.Tokens(1), Priority.POSITION, false)
-                            .with(new Overflow.NextChoice(1));
+                            .withOverflow(new Overflow.NextChoice(1));
             RouterConfig config =
                     rule(2, 1, Score.SIGMOID, new Selection.TopK(), new Normalisation.None(), one);
             Tensor logits = Tensor.allocate(arena, DType.F32, 2, 2);
@@ -302,8 +320,9 @@ interface CapacityContract extends RouteContract {
         }
         CapacityLimit all = new CapacityLimit.Tokens(tokens);
         Capacity capacity = new Capacity(all, Priority.POSITION, false);
-        assertThat(taken(capacity.with(new RandomRouting(0.5, 1)), 2, z)).doesNotContain(-1);
-        int[] taken = taken(capacity.with(new RandomRouting(2, 1)), 2, z);
+        assertThat(taken(capacity.withRandomRouting(new RandomRouting(0.5, 1)), 2, z))
+                .doesNotContain(-1);
+        int[] taken = taken(capacity.withRandomRouting(new RandomRouting(2, 1)), 2, z);
         int seconds = 0;
         for (int token = 0; token < tokens; token++) {
             assertThat(taken[2 * token]).isZero();

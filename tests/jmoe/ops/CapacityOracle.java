@@ -74,7 +74,7 @@ final class CapacityOracle {
                 waiting.add(request);
             }
         }
-        int tries = capacity.overflow().rounds();
+        int tries = capacity.overflow().rounds(config.numExperts());
         for (int round = 0; round < tries; round++) {
             List<Request> unlucky = new ArrayList<>();
             for (Request request : waiting) {
@@ -108,7 +108,7 @@ final class CapacityOracle {
                 }
                 double key =
                         capacity.priority() == Priority.WEIGHT ? token.before[k] : token.bestScore;
-                Request request = new Request(t, k, key);
+                Request request = new Request(t, k, (float) key);
                 if (random != null && k > 0) {
                     double chance = token.before[k] / sum / random.threshold();
                     decidedBy(chance, drawn);

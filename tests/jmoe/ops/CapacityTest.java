@@ -101,11 +101,11 @@ final class CapacityTest {
     void ranking_hasNoMoreExpertsThanThereAre() {
         Capacity drop = new Capacity(new Tokens(1), Priority.POSITION, true);
         assertThat(drop.ranking(config(4, 2, drop))).isNull();
-        Capacity next = drop.with(new Overflow.NextChoice(9));
+        Capacity next = drop.withOverflow(new Overflow.NextChoice(9));
         assertThat(next.ranking(config(4, 2, next)).topK()).isEqualTo(4);
         assertThat(next.ranking(config(4, 2, next)).capacity()).isNull();
         assertThat(next.ranking(config(4, 4, next))).isNull();
-        Capacity last = drop.with(new Overflow.NextChoice(Integer.MAX_VALUE));
+        Capacity last = drop.withOverflow(new Overflow.NextChoice(Integer.MAX_VALUE));
         assertThat(last.ranking(config(4, 2, last)).topK()).isEqualTo(4);
     }
 
@@ -133,7 +133,7 @@ final class CapacityTest {
                 () -> new Factor(Double.NaN, Rounding.TUTEL),
                 "capacityFactor: expected a finite number, got NaN");
         assertRefused(
-                () -> new Factor(1, Rounding.MESH, -1, 1), "min: expected at least 0, got -1");
+                () -> new Factor(1, Rounding.MESH, -1, 1), "minSlots: expected at least 0, got -1");
         assertRefused(
                 () -> new Factor(1, Rounding.MESH, 0, 0), "multiple: expected at least 1, got 0");
         assertRefused(

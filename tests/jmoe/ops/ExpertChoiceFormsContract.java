@@ -10,6 +10,7 @@ import jmoe.reference.ReferenceKernels;
 import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 
 import java.lang.foreign.Arena;
@@ -37,6 +38,7 @@ interface ExpertChoiceFormsContract extends Contract {
                 RouterConfig.ALL_TOKENS);
     }
 
+    @Tag("broad")
     @Test
     default void route_byExpertChoice_overTokens() {
         Selection mesh = new Selection.ExpertChoice(1.25, 4, Scope.TOKENS);
@@ -149,7 +151,7 @@ interface ExpertChoiceFormsContract extends Contract {
             }
         }
         long share = (long) (choice.capacityFactor() * z.length / experts);
-        long capacity = Math.min(Math.max(share, choice.min()), z.length);
+        long capacity = Math.min(Math.max(share, choice.minTokens()), z.length);
         boolean[][] sent = new boolean[z.length][experts];
         for (int e = 0; e < experts; e++) {
             int expert = e;

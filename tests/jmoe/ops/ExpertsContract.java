@@ -59,6 +59,7 @@ interface ExpertsContract extends Contract {
         }
     }
 
+    @Tag("broad")
     @ParameterizedTest
     @EnumSource
     default void experts_ofEveryActivation(Kind kind) {

@@ -31,6 +31,7 @@ interface GateUpSwigluContract extends Contract {
         check(c, kind, c.dtype(0), c.dtype(1), c.dtype(2), true);
     }
 
+    @Tag("broad")
     @ParameterizedTest
     @EnumSource
     default void gateUpSwiglu_ofEveryActivation(Kind kind) {

@@ -13,6 +13,7 @@ import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 
 import org.jspecify.annotations.Nullable;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 
 import java.lang.foreign.Arena;
@@ -29,11 +30,11 @@ interface ProtectedTokensContract extends Contract {
                 new Capacity(even, Priority.WEIGHT, true).perDevice(2),
                 new Capacity(two, Priority.POSITION, false),
                 new Capacity(even, Priority.PROBABILITY, true)
-                        .with(new Capacity.RandomRouting(0.9, 3)),
-                new Capacity(two, Priority.POSITION, true).with(new Overflow.Ring(3)),
+                        .withRandomRouting(new Capacity.RandomRouting(0.9, 3)),
+                new Capacity(two, Priority.POSITION, true).withOverflow(new Overflow.Ring(3)),
                 new Capacity(even, Priority.WEIGHT, false)
                         .perDevice(8)
-                        .with(new Overflow.NextChoice(4)),
+                        .withOverflow(new Overflow.NextChoice(4)),
                 new Capacity(new CapacityLimit.Tokens(0), Priority.WEIGHT, false));
     }
 
@@ -50,6 +51,7 @@ interface ProtectedTokensContract extends Contract {
                 RouterConfig.ALL_TOKENS);
     }
 
+    @Tag("broad")
     @Test
     default void route_withProtectedTokens_agreesWithOracle() {
         for (Capacity capacity : schemes()) {

@@ -100,7 +100,8 @@ final class RareOracle {
         boolean byLogit = bias == null && !judgesBySum();
         candidates = new double[z.length];
         for (int e = 0; e < z.length; e++) {
-            candidates[e] = byLogit ? z[e] : seen[e] + (bias == null ? 0 : bias.getDouble(e));
+            float added = bias == null ? 0 : bias.getFloat(e);
+            candidates[e] = byLogit ? z[e] : (float) seen[e] + added;
         }
     }
 
@@ -158,8 +159,8 @@ final class RareOracle {
                 int judgedBy = judgedBy(g);
                 double[] judged = new double[g.numGroups()];
                 for (int i = 0; i < judged.length; i++) {
-                    judged[i] =
-                            best(group(i), judgedBy).stream().mapToDouble(e -> candidates[e]).sum();
+                    List<Integer> of = best(group(i), judgedBy);
+                    judged[i] = (float) of.stream().mapToDouble(e -> candidates[e]).sum();
                 }
                 List<Integer> kept = bestGroups(judged, g.topGroups());
                 yield best(all.stream().filter(e -> kept.contains(e / width)).toList(), topK);
@@ -172,12 +173,16 @@ final class RareOracle {
                 }
                 yield chosen;
             }
-            case Selection.TopP p -> best(all, Math.min(topK, Math.max(p.min(), reaching(all, p))));
+            case Selection.TopP p ->
+                    best(all, Math.min(topK, Math.max(p.minExperts(), reaching(all, p))));
             case Selection.EntropyK e -> {
-                double wanted = e.alpha() * entropy(all);
+                double wanted = e.alpha() * entropy(all) - 1e-9;
                 double toInteger = Math.abs(wanted - Math.rint(wanted));
-                margin = toInteger > 0 && wanted > e.min() ? Math.min(margin, toInteger) : margin;
-                yield best(all, (int) Math.min(topK, Math.max(e.min(), Math.ceil(wanted))));
+                margin =
+                        toInteger > 0 && wanted > e.minExperts()
+                                ? Math.min(margin, toInteger)
+                                : margin;
+                yield best(all, (int) Math.min(topK, Math.max(e.minExperts(), Math.ceil(wanted))));
             }
             case Selection.TwoLevel t -> twoLevel(t);
             default -> throw new IllegalArgumentException("not here: " + config.selection());
@@ -238,7 +243,7 @@ final class RareOracle {
                             .mapToDouble(e -> candidates[e])
                             .filter(v -> !Double.isNaN(v))
                             .toArray();
-            judged[g] = numbers.length == 0 ? Double.NaN : Arrays.stream(numbers).sum();
+            judged[g] = numbers.length == 0 ? Double.NaN : (float) Arrays.stream(numbers).sum();
         }
         List<Integer> chosen = new ArrayList<>();
         for (int g : bestGroups(judged, t.topGroups())) {

@@ -116,6 +116,9 @@ interface RareRulesContract extends Contract {
         double nan = Double.NaN;
         double[] infinite = {1 / 0.0, 1, nan, 1 / 0.0};
         assertRouted(config, infinite, ids(0, 3, -1, -1), nan, nan, 0, 0);
+        // log 4 in bits is 2, whatever the sum is rounded to.
+        RouterConfig bits = rule(4, 4, new Selection.EntropyK(1 / Math.log(2), 1), true, null);
+        assertRouted(bits, new double[4], ids(0, 1, -1, -1), 0.5, 0.5, 0, 0);
         RouterConfig least = rule(4, 3, new Selection.EntropyK(0, 2), true, null);
         assertRouted(least, new double[4], ids(0, 1, -1), 0.5, 0.5, 0);
     }

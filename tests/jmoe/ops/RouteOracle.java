@@ -24,7 +24,6 @@ final class RouteOracle {
     private final boolean[][] dropped;
     private final double[] bestScores;
     private final CapacityOracle.Token[] known;
-    private double margin = Double.POSITIVE_INFINITY;
     private double capacityMargin = Double.POSITIVE_INFINITY;
 
     /** Experts of each token. */
@@ -92,13 +91,11 @@ final class RouteOracle {
     }
 
     /**
-     * The smallest distance of unequal scores that decided something: ids are only comparable
-     * across precisions if it is far above the rounding of F32. Infinite where logits decide, which
-     * are exact.
+     * The smallest distance of unequal numbers by which a capacity decided something: what became
+     * of slots is only comparable if it is far above the rounding of F32.
      */
     double margin() {
-        boolean byScore = bias.length > 0 || config.judgesGroupsBySum();
-        return Math.min(capacityMargin, byScore ? margin : Double.POSITIVE_INFINITY);
+        return capacityMargin;
     }
 
     private double[] logits(Tensor logits, int t) {
@@ -158,14 +155,14 @@ final class RouteOracle {
         double[] candidates = z.clone();
         if (bias.length > 0 || config.judgesGroupsBySum()) {
             candidates = selectionScores(z);
-            for (int e = 0; e < bias.length; e++) {
-                candidates[e] += bias[e];
+            for (int e = 0; e < z.length; e++) {
+                candidates[e] = (float) candidates[e] + (bias.length > 0 ? (float) bias[e] : 0f);
             }
         }
         int[] order =
                 config.selection() instanceof Selection.GroupLimited g
                         ? bestOf(keptExperts(g, candidates), candidates)
-                        : best(candidates, numRanked());
+                        : best(candidates);
         double max = Arrays.stream(order, 0, config.topK()).mapToDouble(e -> z[e]).max().orElse(0);
         boolean overSelected =
                 config.score() == Score.SOFTMAX
@@ -175,7 +172,7 @@ final class RouteOracle {
             ids[t][k] = order[k];
             weights[t][k] = overSelected ? Math.exp(z[order[k]] - max) : scores[order[k]];
         }
-        bestScores[t] = Arrays.stream(scores).max().orElseThrow();
+        bestScores[t] = (float) Arrays.stream(scores).max().orElseThrow();
         if (config.capacity() != null) {
             double[] all =
                     overSelected ? Arrays.stream(z).map(v -> Math.exp(v - max)).toArray() : scores;
@@ -184,36 +181,20 @@ final class RouteOracle {
     }
 
     /** Indices by falling value, NaN last, lower index first. */
-    private int[] best(double[] values, int count) {
-        int[] order =
-                IntStream.range(0, values.length)
-                        .boxed()
-                        .sorted(
-                                Comparator.<Integer>comparingInt(
-                                                i -> Double.isNaN(values[i]) ? 1 : 0)
-                                        .thenComparingDouble(
-                                                i -> Double.isNaN(values[i]) ? 0 : -values[i])
-                                        .thenComparingInt(i -> i))
-                        .mapToInt(i -> i)
-                        .toArray();
-        for (int i = 1; i < Math.min(order.length, count + 1); i++) {
-            double gap = values[order[i - 1]] - values[order[i]];
-            if (gap > 0) {
-                margin = Math.min(margin, gap);
-            }
-        }
-        return order;
-    }
-
-    /** Experts whose order matters. */
-    private int numRanked() {
-        Capacity capacity = config.capacity();
-        return config.topK() + (capacity == null ? 0 : capacity.overflow().rounds());
+    private int[] best(double[] values) {
+        return IntStream.range(0, values.length)
+                .boxed()
+                .sorted(
+                        Comparator.<Integer>comparingInt(i -> Double.isNaN(values[i]) ? 1 : 0)
+                                .thenComparingDouble(i -> Double.isNaN(values[i]) ? 0 : -values[i])
+                                .thenComparingInt(i -> i))
+                .mapToInt(i -> i)
+                .toArray();
     }
 
     private int[] bestOf(int[] experts, double[] candidates) {
         double[] values = Arrays.stream(experts).mapToDouble(e -> candidates[e]).toArray();
-        return Arrays.stream(best(values, numRanked())).map(i -> experts[i]).toArray();
+        return Arrays.stream(best(values)).map(i -> experts[i]).toArray();
     }
 
     /** Experts of the groups that are not out, by rising id. */
@@ -222,13 +203,13 @@ final class RouteOracle {
         double[] judged = new double[g.numGroups()];
         for (int group = 0; group < judged.length; group++) {
             double[] members = Arrays.copyOfRange(candidates, group * width, (group + 1) * width);
-            int[] order = best(members, 2);
+            int[] order = best(members);
             judged[group] = members[order[0]];
             if (g.groupScore() == GroupScore.TOP2_SUM && width > 1) {
-                judged[group] += members[order[1]];
+                judged[group] = (float) (judged[group] + members[order[1]]);
             }
         }
-        return Arrays.stream(best(judged, g.topGroups()))
+        return Arrays.stream(best(judged))
                 .limit(g.topGroups())
                 .flatMap(group -> IntStream.range(group * width, (group + 1) * width))
                 .sorted()
@@ -238,7 +219,7 @@ final class RouteOracle {
     private void sparseMixer(int t, double[] z, double jitter) {
         double[] left = z.clone();
         for (int k = 0; k < 2; k++) {
-            int arg = best(left, 1)[0];
+            int arg = best(left)[0];
             double max = left[arg];
             double sum = 0;
             for (int e = 0; e < z.length; e++) {
@@ -267,7 +248,7 @@ final class RouteOracle {
         return switch (normalisation) {
             case Normalisation.None n -> 1;
             case Normalisation.Sum n -> Arrays.stream(s).sum() + n.epsilon();
-            case Normalisation.ClampedSum n -> Math.max(Arrays.stream(s).sum(), n.min());
+            case Normalisation.ClampedSum n -> Math.max(Arrays.stream(s).sum(), n.minSum());
             case Normalisation.PNorm n ->
                     Math.pow(
                             Arrays.stream(s).map(v -> Math.pow(Math.abs(v), n.p())).sum(),

@@ -80,6 +80,56 @@ interface RouteScoreContract extends RouteContract {
                 RouterConfig.ALL_TOKENS);
     }
 
+    /**
+     * With a bias scores are compared as F32, and so are sums of two: logits near the end of the
+     * sigmoid, many of which have the same one, go by the lower id where they do.
+     */
+    @Test
+    default void route_ordersScoresAsF32() {
+        Selection groups = new Selection.GroupLimited(8, 3, RouterConfig.GroupScore.TOP2_SUM);
+        for (Score score : List.of(Score.SIGMOID, Score.SOFTMAX)) {
+            for (Selection selection : List.of(new Selection.TopK(), groups)) {
+                for (int numExperts : new int[] {64, 320}) {
+                    RouterConfig config =
+                            new RouterConfig(
+                                    numExperts,
+                                    6,
+                                    score,
+                                    selection,
+                                    new Normalisation.Sum(1e-20),
+                                    2.5,
+                                    false,
+                                    null,
+                                    RouterConfig.ALL_TOKENS);
+                    route(config, 9, Logits.NORMAL, 0.0, null);
+                    assertAsTheOracle(config);
+                }
+            }
+        }
+    }
+
+    private void assertAsTheOracle(RouterConfig config) {
+        try (Arena arena = Arena.ofConfined()) {
+            int numExperts = config.numExperts();
+            Tensor logits = Cases.normal(arena, DType.F32, 11, 12, numExperts);
+            for (long i = 0; i < logits.numElements(); i++) {
+                logits.setDouble(i, 12 + logits.getDouble(i));
+            }
+            Tensor bias = Tensor.allocate(arena, DType.F32, numExperts);
+            for (int e = 0; e < numExperts; e++) {
+                bias.setDouble(e, e % 3 * 1e-6);
+            }
+            RouteOracle oracle = new RouteOracle(logits, config, bias, null);
+            Routing routing = Routing.allocate(arena, 12, 6, numExperts);
+            backend().route(logits, config, new RouteInputs(bias, null), routing);
+            for (int slot = 0; slot < 12 * 6; slot++) {
+                assertThat(routing.topkIds().getInt(slot))
+                        .as("slot %d of %s", slot, config)
+                        .isEqualTo(oracle.ids[slot / 6][slot % 6]);
+            }
+        }
+    }
+
     /** Neither exp(z) overflows nor is it lost beside 1. */
     @Test
     default void route_bySqrtSoftplus_isExactAtBothEnds() {

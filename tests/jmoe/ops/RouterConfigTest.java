@@ -31,7 +31,7 @@ class RouterConfigTest {
         String atLeast0 = "a finite number of at least 0";
         assertRefused(() -> new Selection.SparseMixer(wrong), "jitter", atLeast0, wrong);
         assertRefused(() -> new Normalisation.Sum(wrong), "epsilon", atLeast0, wrong);
-        assertRefused(() -> new Normalisation.ClampedSum(wrong), "min", atLeast0, wrong);
+        assertRefused(() -> new Normalisation.ClampedSum(wrong), "minSum", atLeast0, wrong);
         assertRefused(() -> new Normalisation.PNorm(wrong), "p", "a finite number above 0", wrong);
         assertRefused(() -> new CapacityLimit.Fraction(wrong), "tokenFraction", atLeast0, wrong);
         assertRefused(() -> new Selection.TopP(wrong, 1), "p", "a finite number above 0", wrong);
@@ -47,7 +47,7 @@ class RouterConfigTest {
     void records_takeTheLeastNumbers() {
         assertThat(new Selection.SparseMixer(0).jitter()).isZero();
         assertThat(new Normalisation.Sum(0).epsilon()).isZero();
-        assertThat(new Normalisation.ClampedSum(0).min()).isZero();
+        assertThat(new Normalisation.ClampedSum(0).minSum()).isZero();
         assertThat(new Normalisation.PNorm(Double.MIN_VALUE).p()).isPositive();
         assertThat(new Selection.ProductKeys(1).numKeys()).isOne();
     }
@@ -63,7 +63,7 @@ class RouterConfigTest {
         String atLeast0 = "a finite number of at least 0";
         ThrowingCallable fixed = () -> new LogitTransform.FixedNoise(1, wrong);
         assertRefused(fixed, "deviation", atLeast0, wrong);
-        assertRefused(() -> new LogitTransform.GumbelNoise(1, wrong), "scale", atLeast0, wrong);
+        assertRefused(() -> new LogitTransform.GumbelNoise(1, wrong), "factor", atLeast0, wrong);
         assertThat(new LogitTransform.FixedNoise(1, 0).deviation()).isZero();
     }
 
@@ -140,7 +140,7 @@ class RouterConfigTest {
     void records_refuseCountsThatAreTooSmall() {
         assertRefused(() -> new Selection.ProductKeys(-2), "numKeys", "at least 1", -2);
         assertRefused(() -> new Selection.ProductKeys(0), "numKeys", "at least 1", 0);
-        assertRefused(() -> new CapacityLimit.Tokens(-5), "maxTokens", "at least 0", -5);
+        assertRefused(() -> new CapacityLimit.Tokens(-5), "maxSlots", "at least 0", -5);
         assertRefused(() -> new Normalisation.PNorm(0), "p", "a finite number above 0", 0.0);
     }
 
@@ -220,9 +220,10 @@ class RouterConfigTest {
     void config_refusesLeastNumbersOutsideOfK() {
         for (int wrong : new int[] {-1, 0, 4}) {
             Selection p = new Selection.TopP(0.5, wrong);
-            assertRefused(() -> config(16, 3, p, 1, null), "min", "1 to topK=3", wrong);
+            assertRefused(() -> config(16, 3, p, 1, null), "minExperts", "1 to topK=3", wrong);
             Selection entropy = new Selection.EntropyK(1, wrong);
-            assertRefused(() -> config(16, 3, entropy, 1, null), "min", "1 to topK=3", wrong);
+            assertRefused(
+                    () -> config(16, 3, entropy, 1, null), "minExperts", "1 to topK=3", wrong);
         }
     }
 
@@ -289,7 +290,7 @@ class RouterConfigTest {
         assertThatThrownBy(() -> new Selection.ExpertChoice(1, 4, Scope.LOCAL))
                 .hasMessage("scope: expected GLOBAL or TOKENS, got LOCAL");
         assertThatThrownBy(() -> new Selection.ExpertChoice(1, 0, Scope.GLOBAL))
-                .hasMessage("min: expected at least 1, got 0");
+                .hasMessage("minTokens: expected at least 1, got 0");
         Selection ofGroups = new Selection.OnePerGroup(2, Scope.TOKENS);
         assertThatThrownBy(() -> with(ofGroups, Score.SOFTMAX, new Normalisation.None()))
                 .hasMessage("scope: expected GLOBAL or LOCAL, got TOKENS");
@@ -317,7 +318,7 @@ class RouterConfigTest {
     void config_refusesNextChoicesThatAreNotDefined() {
         Capacity next =
                 new Capacity(new CapacityLimit.Tokens(1), Priority.POSITION, false)
-                        .with(new Capacity.Overflow.NextChoice(2));
+                        .withOverflow(new Capacity.Overflow.NextChoice(2));
         Selection topP = new Selection.TopP(0.5, 1);
         assertThatThrownBy(() -> config(4, 2, topP, 1, next))
                 .isInstanceOf(IllegalArgumentException.class)

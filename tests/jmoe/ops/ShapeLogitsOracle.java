@@ -63,7 +63,7 @@ final class ShapeLogitsOracle {
             case LogitTransform.LearnedNoise n ->
                     z + normal(uniform(n.seed(), counter)) * (Math.log1p(Math.exp(h)) + 1e-2);
             case LogitTransform.GumbelNoise n ->
-                    z - n.scale() * Math.log(-Math.log(uniform(n.seed(), counter)));
+                    z - n.factor() * Math.log(-Math.log(uniform(n.seed(), counter)));
         };
     }
 

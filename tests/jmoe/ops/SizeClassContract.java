@@ -11,6 +11,7 @@ import jmoe.tensor.DType;
 import jmoe.tensor.Quantisation;
 import jmoe.tensor.Tensor;
 
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.FieldSource;
@@ -43,6 +44,7 @@ interface SizeClassContract extends Contract {
                     new Case(4, EXPERTS, 2, 16, 0, Pattern.ALL_NONE),
                     new Case(40, EXPERTS, 1, 8, 0, Pattern.SKEWED));
 
+    @Tag("broad")
     @ParameterizedTest
     @FieldSource("SIZE_CASES")
     default void experts_ofSeveralSizes_areWhatTheEquationsSay(Case c) {

@@ -101,7 +101,7 @@ final class ExpertLoadTest {
         double[][] logits = {{0, 9, 1}, {1, 9, 0}, {0, 9, 1}, {9, 1, 0}};
         Capacity one =
                 new Capacity(new CapacityLimit.Tokens(1), Priority.POSITION, false)
-                        .with(new Capacity.Overflow.Ring(2));
+                        .withOverflow(new Capacity.Overflow.Ring(2));
         RouterConfig free = RouterConfig.softmaxTopK(3, 1, false);
         RouterConfig config =
                 new RouterConfig(

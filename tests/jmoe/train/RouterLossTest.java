@@ -11,10 +11,12 @@ import jmoe.ops.RouterConfig;
 import jmoe.ops.RouterConfig.Normalisation;
 import jmoe.ops.RouterConfig.Score;
 import jmoe.ops.Selection;
+import jmoe.tensor.DType;
 import jmoe.tensor.Tensor;
 import jmoe.train.RouterBatch.Counted;
 import jmoe.train.RouterLoss.Divergence;
-import jmoe.train.RouterLoss.Fraction;
+import jmoe.train.RouterLoss.Importance;
+import jmoe.train.RouterLoss.LoadShare;
 import jmoe.train.RouterLoss.Threshold;
 import jmoe.train.RouterLoss.Variance;
 
@@ -36,11 +38,12 @@ final class RouterLossTest {
             List.of(
                     RouterLoss.LoadBalance.ofSwitch(ALPHA),
                     RouterLoss.LoadBalance.ofGShard(ALPHA),
-                    new RouterLoss.LoadBalance(ALPHA, Counted.KEPT, Fraction.OF_SLOTS),
+                    new RouterLoss.LoadBalance(ALPHA, Counted.KEPT, LoadShare.OF_SLOTS),
                     new RouterLoss.SequenceBalance(ALPHA),
                     new RouterLoss.DeviceBalance(ALPHA, 1),
                     new RouterLoss.CommunicationBalance(ALPHA, 1, 1),
-                    new RouterLoss.ImportanceVariation(ALPHA, Variance.POPULATION),
+                    new RouterLoss.ImportanceVariation(
+                            ALPHA, Variance.POPULATION, Importance.WEIGHTS),
                     new RouterLoss.ZLoss(ALPHA),
                     new RouterLoss.KlDivergence(ALPHA, Divergence.FROM_UNIFORM),
                     new RouterLoss.KlDivergence(ALPHA, Divergence.FROM_MEAN),
@@ -92,13 +95,13 @@ final class RouterLossTest {
         double want = ALPHA * squared * meanOfProducts(all, proxy);
         assertValue(RouterLoss.LoadBalance.ofSwitch(ALPHA), of.batch, want);
         assertValue(
-                new RouterLoss.LoadBalance(ALPHA, Counted.ALL, Fraction.OF_SLOTS),
+                new RouterLoss.LoadBalance(ALPHA, Counted.ALL, LoadShare.OF_SLOTS),
                 of.batch,
                 want / k);
         double ofFirst = ALPHA * squared * meanOfProducts(first, proxy);
         assertValue(RouterLoss.LoadBalance.ofGShard(ALPHA), of.batch, ofFirst);
         assertValue(
-                new RouterLoss.LoadBalance(ALPHA, Counted.FIRST, Fraction.OF_SLOTS),
+                new RouterLoss.LoadBalance(ALPHA, Counted.FIRST, LoadShare.OF_SLOTS),
                 of.batch,
                 ofFirst);
     }
@@ -113,7 +116,9 @@ final class RouterLossTest {
         RoutedBatch of = RoutedBatch.of(arena, logits, RouterConfig.softmaxTopK(4, 2, true), null);
         assertValue(RouterLoss.LoadBalance.ofSwitch(ALPHA), of.batch, 2 * ALPHA);
         assertValue(
-                new RouterLoss.LoadBalance(ALPHA, Counted.ALL, Fraction.OF_SLOTS), of.batch, ALPHA);
+                new RouterLoss.LoadBalance(ALPHA, Counted.ALL, LoadShare.OF_SLOTS),
+                of.batch,
+                ALPHA);
     }
 
     /** Second gates are those without the first, divided by what is left. */
@@ -126,7 +131,7 @@ final class RouterLossTest {
             for (int e = 0; e < 7; e++) {
                 rest[t][e] *= 1 - first[t][e];
             }
-            double sum = Arrays.stream(rest[t]).sum();
+            double sum = Arrays.stream(rest[t]).sum() + 1e-9;
             int token = t;
             rest[t] = Arrays.stream(rest[token]).map(p -> p / sum).toArray();
         }
@@ -173,7 +178,7 @@ final class RouterLossTest {
         }
         RouterBatch batch = of.withSequences(RoutedBatch.ints(arena, bounds));
         assertValue(new RouterLoss.SequenceBalance(ALPHA), batch, want);
-        RouterLoss whole = new RouterLoss.LoadBalance(ALPHA, Counted.ALL, Fraction.OF_SLOTS);
+        RouterLoss whole = new RouterLoss.LoadBalance(ALPHA, Counted.ALL, LoadShare.OF_SLOTS);
         assertValue(new RouterLoss.SequenceBalance(ALPHA), of.batch, whole.value(of.batch));
     }
 
@@ -220,6 +225,35 @@ final class RouterLossTest {
                 .hasMessage("maxDevices: expected 1 to numDevices=2, got 3");
     }
 
+    /** A first choice that leaves nothing to the others has no second gate. */
+    @Test
+    void secondChoice_ofACertainToken_isFinite() {
+        double[][] logits = {{800, 0, 0}};
+        RoutedBatch of = RoutedBatch.of(arena, logits, RouterConfig.softmaxTopK(3, 2, true), null);
+        assertThat(new RouterLoss.SecondChoice(1).value(of.batch)).isZero();
+    }
+
+    /** V-MoE: each token counts with its whole distribution before noise. */
+    @Test
+    void importanceVariation_ofProbabilitiesIsOfAllExperts() {
+        double[] p = {Math.log(4), Math.log(3), Math.log(2), 0};
+        double[][] noisy = {{9, 0, 0, 0}, {9, 0, 0, 0}};
+        RouterConfig one = RouterConfig.softmaxTopK(4, 1, false);
+        RoutedBatch of = RoutedBatch.of(arena, noisy, one, null);
+        Tensor clean = Tensor.allocate(arena, DType.F32, 2, 4);
+        for (int e = 0; e < 4; e++) {
+            clean.setDouble(e, p[e]);
+            clean.setDouble(7 - e, p[e]);
+        }
+        RouterBatch batch = of.withNoise(new RouterBatch.Noise(clean, clean));
+        RouterLoss loss =
+                new RouterLoss.ImportanceVariation(
+                        1, Variance.POPULATION, Importance.PROBABILITIES);
+        assertThat(loss.value(batch)).isCloseTo(0, within(1e-12));
+        // Without noise the logits themselves: all on one of four is a CV^2 of nearly 3.
+        assertThat(loss.value(of.batch)).isBetween(2.99, 3.0);
+    }
+
     @Test
     void importanceVariation_isSquaredInBothForms() {
         RoutedBatch of = softmax(50, 6, 2);
@@ -234,14 +268,19 @@ final class RouterLossTest {
         double mean = Arrays.stream(importance).average().orElseThrow();
         double squares = Arrays.stream(importance).map(x -> x * x).average().orElseThrow();
         double population = squares / (mean * mean) - 1;
-        double got = new RouterLoss.ImportanceVariation(1, Variance.POPULATION).value(of.batch);
+        double got =
+                new RouterLoss.ImportanceVariation(1, Variance.POPULATION, Importance.WEIGHTS)
+                        .value(of.batch);
         // Weights are F32.
         assertThat(got).isCloseTo(population, within(1e-6 * population));
-        double sample = new RouterLoss.ImportanceVariation(1, Variance.SAMPLE).value(of.batch);
+        double sample =
+                new RouterLoss.ImportanceVariation(1, Variance.SAMPLE, Importance.WEIGHTS)
+                        .value(of.batch);
         assertThat(sample).isCloseTo(got * 6 / 5, within(1e-14));
         RoutedBatch single = softmax(3, 1, 1);
         assertThatThrownBy(() ->
-                        new RouterLoss.ImportanceVariation(1, Variance.SAMPLE).value(single.batch))
+                        new RouterLoss.ImportanceVariation(1, Variance.SAMPLE, Importance.WEIGHTS)
+                                .value(single.batch))
                 .hasMessage("numExperts: expected at least 2 for a sample's variance, got 1");
     }
 
@@ -392,7 +431,10 @@ final class RouterLossTest {
         RoutedBatch of = softmax(5, 1, 1);
         assertValue(RouterLoss.LoadBalance.ofSwitch(ALPHA), of.batch, ALPHA);
         assertValue(new RouterLoss.TokenEntropy(ALPHA), of.batch, 0);
-        assertValue(new RouterLoss.ImportanceVariation(ALPHA, Variance.POPULATION), of.batch, 0);
+        assertValue(
+                new RouterLoss.ImportanceVariation(ALPHA, Variance.POPULATION, Importance.WEIGHTS),
+                of.batch,
+                0);
     }
 
     @Test
@@ -427,7 +469,7 @@ final class RouterLossTest {
         }
         double[] mean = columnMeans(of.softmax(), 4);
         assertValue(
-                new RouterLoss.LoadBalance(ALPHA, Counted.KEPT, Fraction.OF_TOKENS),
+                new RouterLoss.LoadBalance(ALPHA, Counted.KEPT, LoadShare.OF_TOKENS),
                 of.batch,
                 ALPHA * 16 * meanOfProducts(kept, mean));
     }

@@ -14,7 +14,7 @@ import jmoe.ops.RouterConfig.Score;
 import jmoe.ops.Routing;
 import jmoe.ops.Selection;
 import jmoe.train.RouterBatch.Counted;
-import jmoe.train.RouterLoss.Fraction;
+import jmoe.train.RouterLoss.LoadShare;
 import jmoe.train.RouterLoss.Threshold;
 import jmoe.train.RouterLoss.Variance;
 
@@ -73,8 +73,8 @@ final class RouterSchemesTest {
         return IntStream.range(0, EXPERTS).mapToDouble(e -> a[e] * b[e]).sum();
     }
 
-    private static RouterLoss balance(Fraction fraction) {
-        return new RouterLoss.LoadBalance(ALPHA, Counted.ALL, fraction);
+    private static RouterLoss balance(LoadShare share) {
+        return new RouterLoss.LoadBalance(ALPHA, Counted.ALL, share);
     }
 
     /** Huang 2024: the shortest run of experts whose probabilities reach p. */
@@ -94,8 +94,8 @@ final class RouterSchemesTest {
         double slots = Arrays.stream(counts).sum();
         assertThat(slots).isBetween(TOKENS + 1.0, EXPERTS * TOKENS - 1.0);
         double products = ALPHA * EXPERTS * sumOfProducts(counts, means(of.softmax()));
-        assertValue(balance(Fraction.OF_SLOTS), of.batch, products / slots);
-        assertValue(balance(Fraction.OF_TOKENS), of.batch, products / TOKENS);
+        assertValue(balance(LoadShare.OF_SLOTS), of.batch, products / slots);
+        assertValue(balance(LoadShare.OF_TOKENS), of.batch, products / TOKENS);
         assertValue(new RouterLoss.SequenceBalance(ALPHA), of.batch, products / slots);
         assertValue(new RouterLoss.DeviceBalance(ALPHA, EXPERTS), of.batch, products / slots);
         assertThat(ExpertLoad.of(of.batch).assigned().sum()).isEqualTo((long) slots);
@@ -109,8 +109,8 @@ final class RouterSchemesTest {
         long each = (long) (1.5 * TOKENS / EXPERTS);
         assertThat(of.batch.counts(Counted.ALL)).containsOnly(each);
         assertThat(of.batch.counts(Counted.KEPT)).containsOnly(each);
-        assertValue(balance(Fraction.OF_SLOTS), of.batch, ALPHA);
-        assertValue(balance(Fraction.OF_TOKENS), of.batch, ALPHA * EXPERTS * each / TOKENS);
+        assertValue(balance(LoadShare.OF_SLOTS), of.batch, ALPHA);
+        assertValue(balance(LoadShare.OF_TOKENS), of.batch, ALPHA * EXPERTS * each / TOKENS);
         // First choices are the largest logits among the experts that took the token.
         long chosen = Arrays.stream(of.batch.counts(Counted.FIRST)).sum();
         assertThat(chosen).isLessThanOrEqualTo(TOKENS);
@@ -150,7 +150,7 @@ final class RouterSchemesTest {
                 ALPHA
                         * EXPERTS
                         * sumOfProducts(new double[] {1, 1, 0, 0, 0, 0}, means(of.softmax()));
-        assertValue(balance(Fraction.OF_TOKENS), of.batch, want);
+        assertValue(balance(LoadShare.OF_TOKENS), of.batch, want);
         Capacity one = new Capacity(new CapacityLimit.Tokens(1), Priority.POSITION, false);
         RouterConfig limited = rule(2, Score.SOFTMAX, new Selection.TopK(), one);
         RoutedBatch dropped = RoutedBatch.of(arena, logits, limited, null);
@@ -166,7 +166,7 @@ final class RouterSchemesTest {
         double[] p = new double[EXPERTS];
         batch.probabilities(0, p);
         assertThat(p).containsOnly(0);
-        assertValue(balance(Fraction.OF_SLOTS), batch, ALPHA / 2);
+        assertValue(balance(LoadShare.OF_SLOTS), batch, ALPHA / 2);
     }
 
     /** Experts that are not active have logits of -infinity. */

@@ -1,18 +1,26 @@
 package jmoe.vector;
 
-import static jdk.incubator.vector.VectorOperators.EQ;
-import static jdk.incubator.vector.VectorOperators.GT;
+import static jdk.incubator.vector.VectorOperators.GE;
 import static jdk.incubator.vector.VectorOperators.MAX;
 import static jdk.incubator.vector.VectorOperators.MIN;
+import static jdk.incubator.vector.VectorOperators.UMIN;
 
 import jdk.incubator.vector.FloatVector;
+import jdk.incubator.vector.IntVector;
+import jdk.incubator.vector.VectorMask;
+import jdk.incubator.vector.VectorSpecies;
 
 /**
- * The best sums a_i + b_j of one token, without forming all n^2 of them. In exact arithmetic a sum
- * whose halves rank p-th and q-th follows p q - 1 others, so only pairs with p q at most K can be
- * among the K best.
+ * The best sums a_i + b_j of one token, without forming all n^2 of them. In exact arithmetic they
+ * are sums of the K best of each half, and with both in order, the sums of a row fall, and so do
+ * the first ones of the rows.
  */
 final class ProductKeySearch {
+    private static final VectorSpecies<Integer> INTS =
+            VectorSpecies.of(int.class, Lanes.FLOATS.vectorShape());
+
+    private static final IntVector INDICES = IntVector.zero(INTS).addIndex(1);
+
     /** Widest spread of exponents for which the double sum of two floats never rounds. */
     private static final int EXACT_SPREAD = 52 - 24;
 
@@ -20,9 +28,18 @@ final class ProductKeySearch {
     private final float[] first;
     private final float[] second;
     private final TopK half;
-    private final TopK best;
+
+    /** Indices of the values of a half that may be among its best. */
+    private final int[] found;
+
     private final int[] firstIds;
     private final int[] secondIds;
+
+    /** By row: how many sums were taken of it, the next one and its expert. */
+    private final int[] taken;
+
+    private final double[] heads;
+    private final int[] headIds;
 
     ProductKeySearch(int numKeys, int topK) {
         this.numKeys = numKeys;
@@ -30,9 +47,12 @@ final class ProductKeySearch {
         second = new float[Lanes.padded(numKeys)];
         int kept = Math.min(numKeys, topK);
         half = new TopK(kept);
-        best = new TopK(topK);
+        found = new int[Lanes.padded(numKeys) + Lanes.COUNT];
         firstIds = new int[kept];
         secondIds = new int[kept];
+        taken = new int[kept];
+        heads = new double[kept];
+        headIds = new int[kept];
     }
 
     /** Reads the halves of a token from logits that are laid out [2, tokens, n]. */
@@ -47,19 +67,25 @@ final class ProductKeySearch {
 
     /** Whether all logits are finite and all sums exact, which {@link #select} relies on. */
     boolean isExact() {
-        FloatVector least = FloatVector.broadcast(Lanes.FLOATS, Float.POSITIVE_INFINITY);
-        FloatVector most = FloatVector.zero(Lanes.FLOATS);
+        IntVector least = IntVector.broadcast(INTS, -1);
+        IntVector most = IntVector.zero(INTS);
         for (int i = 0; i < first.length; i += Lanes.COUNT) {
-            FloatVector a = FloatVector.fromArray(Lanes.FLOATS, first, i).abs();
-            FloatVector b = FloatVector.fromArray(Lanes.FLOATS, second, i).abs();
+            IntVector a = magnitudes(first, i);
+            IntVector b = magnitudes(second, i);
             most = most.max(a).max(b);
-            // A zero adds nothing, so that it cannot round.
-            least = least.min(a.blend(Float.POSITIVE_INFINITY, a.compare(EQ, 0)));
-            least = least.min(b.blend(Float.POSITIVE_INFINITY, b.compare(EQ, 0)));
+            // A zero adds nothing, so that it cannot round: one less, it is the largest of all.
+            least = least.lanewise(UMIN, a.sub(1)).lanewise(UMIN, b.sub(1));
         }
-        int highest = Math.getExponent(most.reduceLanes(MAX));
-        int lowest = Math.getExponent(least.reduceLanes(MIN));
+        int highest = Math.getExponent(Float.intBitsToFloat(most.reduceLanes(MAX)));
+        int lowest = Math.getExponent(Float.intBitsToFloat(least.reduceLanes(UMIN) + 1));
         return highest <= Float.MAX_EXPONENT && highest - lowest <= EXACT_SPREAD;
+    }
+
+    /** Absolute values as their bits, which are in the order of the values. */
+    private static IntVector magnitudes(float[] values, int from) {
+        return FloatVector.fromArray(Lanes.FLOATS, values, from)
+                .reinterpretAsInts()
+                .and(Integer.MAX_VALUE);
     }
 
     /**
@@ -70,32 +96,69 @@ final class ProductKeySearch {
     void select(int[] ids) {
         rank(first, firstIds);
         rank(second, secondIds);
-        best.clear();
-        for (int p = 0; p < firstIds.length; p++) {
-            for (int q = 0; q < secondIds.length && (p + 1L) * (q + 1) <= ids.length; q++) {
-                int id = firstIds[p] * numKeys + secondIds[q];
-                best.offer(sum(id), id);
+        int rows = 0;
+        for (int k = 0; k < ids.length; k++) {
+            // The next row may only hold the best once the last one has lost its first.
+            if (rows == 0 || (taken[rows - 1] > 0 && rows < firstIds.length)) {
+                taken[rows] = 0;
+                show(rows++);
             }
+            int best = 0;
+            for (int row = 1; row < rows; row++) {
+                boolean isFirst = heads[row] == heads[best] && headIds[row] < headIds[best];
+                best = heads[row] > heads[best] || isFirst ? row : best;
+            }
+            ids[k] = headIds[best];
+            taken[best]++;
+            show(best);
         }
-        best.drain(ids);
     }
 
-    /** The best of one half. Most values are below all that are kept, which vectors find out. */
+    /** Finds the best sum of a row that is left. */
+    private void show(int row) {
+        boolean any = taken[row] < secondIds.length;
+        headIds[row] = any ? firstIds[row] * numKeys + secondIds[taken[row]] : Integer.MAX_VALUE;
+        heads[row] = any ? sum(headIds[row]) : Double.NEGATIVE_INFINITY;
+    }
+
+    /** The best of one half. Few values reach the bound, and no branch depends on which. */
     private void rank(float[] values, int[] ids) {
-        half.clear();
-        float worst = Float.NEGATIVE_INFINITY;
+        float least = least(values, ids.length);
+        int count = 0;
         for (int from = 0; from < numKeys; from += Lanes.COUNT) {
             FloatVector some = FloatVector.fromArray(Lanes.FLOATS, values, from);
-            if (!some.compare(GT, worst).anyTrue()) {
-                continue;
+            VectorMask<Float> reaching = some.compare(GE, least);
+            INDICES.add(from).compress(reaching.cast(INTS)).intoArray(found, count);
+            count += reaching.trueCount();
+        }
+        half.clear();
+        for (int i = 0; i < count; i++) {
+            if (found[i] < numKeys) {
+                half.offer(values[found[i]], found[i]);
             }
-            int to = Math.min(from + Lanes.COUNT, numKeys);
-            for (int i = from; i < to; i++) {
-                half.offer(values[i], i);
-            }
-            worst = half.isFull() ? values[half.worst()] : worst;
         }
         half.drain(ids);
+    }
+
+    /**
+     * A bound that at least so many values reach: the least of as many maxima, each lane of each
+     * run of vectors having one.
+     */
+    private float least(float[] values, int count) {
+        int runs = Math.ceilDiv(count, Lanes.COUNT);
+        int vectors = numKeys / Lanes.COUNT / runs;
+        if (vectors == 0) {
+            return Float.NEGATIVE_INFINITY;
+        }
+        FloatVector least = FloatVector.broadcast(Lanes.FLOATS, Float.POSITIVE_INFINITY);
+        for (int run = 0; run < runs; run++) {
+            FloatVector most = FloatVector.broadcast(Lanes.FLOATS, Float.NEGATIVE_INFINITY);
+            for (int i = run * vectors; i < (run + 1) * vectors; i++) {
+                most = most.max(FloatVector.fromArray(Lanes.FLOATS, values, i * Lanes.COUNT));
+            }
+            least = least.min(most);
+        }
+        return least.reduceLanes(MIN);
     }
 
     /** The largest sum. */
